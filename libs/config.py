@@ -1,0 +1,203 @@
+"""Settings: defaults here, over them a YAML file, over that environment variables TRADE_ENGINE_<SECTION>_<KEY>.
+
+Every setting has a type, a default and a description. Wrong values stop the start with every problem listed.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+CONFIG_FILE_VARIABLE = "TRADE_ENGINE_CONFIG"
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ConfigError(Exception):
+    """The settings are not usable; the text lists every problem with its path."""
+
+
+class Section(BaseModel):
+    """A named group of settings; unknown names are refused."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+
+
+class Database(Section):
+    """PostgreSQL."""
+
+    dsn: SecretStr = Field(SecretStr(""), description="postgresql://user:password@host:port/name; empty: embedded")
+    pool_max: int = Field(4, ge=1, le=100, description="Connections per service process")
+    command_timeout_s: float = Field(30.0, gt=0, le=600, description="Longest a statement may take")
+    statement_cache_size: int = Field(256, ge=0, description="0 behind a PgBouncer older than 1.21")
+
+
+class Redis(Section):
+    """Redis, for rate limits."""
+
+    url: SecretStr = Field(SecretStr(""), description="redis://host:port/0; empty: embedded")
+
+
+class RabbitMq(Section):
+    """RabbitMQ, for events."""
+
+    url: SecretStr = Field(SecretStr(""), description="amqp://user:password@host:port/; empty: the embedded bus")
+    quorum: bool = Field(False, description="Declare queues as quorum queues")
+    prefetch: int = Field(200, ge=1, le=10_000, description="Messages a consumer holds unacknowledged")
+    prefix: str = Field("", pattern=r"^[a-z0-9.-]{0,40}$", description="Put before exchange and queue names")
+
+
+class Auth(Section):
+    """Who may call."""
+
+    hs256_secret: SecretStr = Field(SecretStr(""), description="Development only: shared secret, >= 32 characters")
+    public_key_file: Path | None = Field(None, description="PEM file with the RS256/ES256 key that tokens are signed by")
+    service_token_file: Path | None = Field(None, description="File with this service's own token, re-read every minute")
+    issuer: str = Field("trade-engine", description="Expected `iss`")
+    audience: str = Field("trade-engine", description="Expected `aud`")
+
+
+class Service(Section):
+    """One gRPC service: where it listens and where others find it."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: Port = Field(0, description="gRPC port")
+    address: str = Field("", description="host:port under which others reach it; empty: host:port")
+    metrics_port: Port = Field(0, description="Prometheus port; 0: none")
+
+    def target(self) -> str:
+        """Where to connect to."""
+        return self.address or f"{self.host}:{self.port}"
+
+
+class Gateway(Service):
+    """Order gateway."""
+
+    port: Port = Field(50051, description="gRPC port")
+    metrics_port: Port = Field(9091, description="Prometheus port; 0: none")
+    batch_max: int = Field(500, ge=1, le=1000, description="Requests per batch")
+    queue_max: int = Field(20_000, ge=1, description="Requests that may wait before new ones are refused")
+    resolve_after_s: float = Field(10.0, gt=0, description="Age at which a PENDING order is taken to the matcher")
+    streams_max: int = Field(1000, ge=1, description="StreamOrders subscribers per process")
+
+
+class Matcher(Service):
+    """Matcher."""
+
+    port: Port = Field(50052, description="gRPC port")
+    metrics_port: Port = Field(9092, description="Prometheus port; 0: none")
+    shard: int = Field(0, ge=0, le=999, description="Shard this process serves")
+    lease_ms: int = Field(3000, ge=300, le=60_000, description="How long a leader is believed without a sign of life")
+    batch_max: int = Field(1000, ge=1, le=1000, description="Commands per commit")
+    queue_max: int = Field(20_000, ge=1, description="Commands that may wait before new ones are refused")
+    streams_max: int = Field(1000, ge=1, description="StreamBook subscribers")
+    outbox_keep_s: int = Field(86_400, ge=60, description="How long published outbox rows are kept")
+
+
+class Settlement(Service):
+    """Settlement."""
+
+    port: Port = Field(50053, description="gRPC port")
+    metrics_port: Port = Field(9093, description="Prometheus port; 0: none")
+    batch_max: int = Field(500, ge=1, le=1000, description="Trades per wallet call")
+
+
+class Wallet(Service):
+    """Wallet."""
+
+    port: Port = Field(50054, description="gRPC port")
+    metrics_port: Port = Field(9094, description="Prometheus port; 0: none")
+    batch_max: int = Field(1000, ge=1, le=1000, description="Operations per transaction")
+    queue_max: int = Field(20_000, ge=1, description="Operations that may wait before new ones are refused")
+
+
+class Edge(Section):
+    """REST and WebSocket edge."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: Port = Field(8080, description="HTTP and WebSocket port")
+    metrics_port: Port = Field(9090, description="Prometheus port; 0: none")
+    body_max_bytes: int = Field(1_048_576, ge=1024, description="Largest request body")
+    timeout_s: float = Field(10.0, gt=0, le=300, description="Longest a request may take")
+    rate_per_s: int = Field(10, ge=1, description="Requests per second and user, or address where nobody is named")
+    rate_burst: int = Field(20, ge=1, description="Requests at once above that rate")
+    websockets_max: int = Field(1000, ge=1, description="Open WebSocket connections")
+    shutdown_grace_s: float = Field(5.0, ge=0, le=60, description="Longest the drain after SIGTERM may take")
+
+
+class Log(Section):
+    """Logging."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level written")
+    json_lines: bool = Field(True, description="JSON lines; false: text for a person")
+
+
+class Settings(BaseSettings):
+    """All settings of all services."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TRADE_ENGINE_", env_nested_delimiter="_", env_nested_max_split=1, extra="forbid", frozen=True,
+        nested_model_default_partial_update=True,
+    )  # fmt: skip
+
+    data_dir: Path = Field(Path("var"), description="Where embedded servers keep their data")
+    database: Database = Database()
+    redis: Redis = Redis()
+    rabbitmq: RabbitMq = RabbitMq()
+    auth: Auth = Auth()
+    gateway: Gateway = Gateway()
+    matcher: Matcher = Matcher()
+    settlement: Settlement = Settlement()
+    wallet: Wallet = Wallet()
+    edge: Edge = Edge()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file over defaults."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return (env_settings, init_settings)
+
+
+def load_settings() -> Settings:
+    """Read the file named by TRADE_ENGINE_CONFIG (if any) and the environment. Raises ConfigError."""
+    _refuse_unknown_variables()
+    try:
+        return Settings(**_read_file())
+    except ValidationError as error:
+        problems = [f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise ConfigError("the configuration is not usable:\n" + "\n".join(problems)) from error
+
+
+def _read_file() -> dict[str, object]:
+    path = os.environ.get(CONFIG_FILE_VARIABLE)
+    if not path:
+        return {}
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: the file must hold sections with settings")
+    return content
+
+
+def _refuse_unknown_variables() -> None:
+    known = {CONFIG_FILE_VARIABLE, "TRADE_ENGINE_DATA_DIR"}
+    for section, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            known |= {f"TRADE_ENGINE_{section}_{key}".upper() for key in field.annotation.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith("TRADE_ENGINE_") and name not in known)
+    if unknown:
+        raise ConfigError("unknown settings in the environment:\n" + "\n".join(f"  {name}" for name in unknown))

@@ -1,0 +1,121 @@
+"""Who is calling: JSON Web Tokens (RFC 7519) in, a Caller out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+
+from libs.config import Auth, ConfigError
+from libs.ids import parse_id
+from libs.reasons import Reason, Refused, RefusedError
+
+SERVICE_SCOPE = "service"
+_SECRET_MIN_CHARS = 32
+_CACHE_MAX = 10_000
+_SERVICE_TOKEN_LIFE_S = 3600
+_SERVICE_TOKEN_RENEW_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated caller. A service has no user of its own and may act for any."""
+
+    user_id: str
+    scopes: frozenset[str]
+
+    @property
+    def is_service(self) -> bool:
+        """Whether it may act for any user."""
+        return SERVICE_SCOPE in self.scopes
+
+    def acting_for(self, user_id: str, *, field: str = "user_id") -> str:
+        """The user this request is about: the one named, or the caller.
+
+        Raises RefusedError: OTHER_USER where a user names another; FIELD_REQUIRED where a service names nobody;
+        ID_MALFORMED.
+        """
+        if not user_id and not self.is_service:
+            return self.user_id
+        parse_id(user_id, field=field)
+        if user_id != self.user_id and not self.is_service:
+            raise RefusedError(Refused(Reason.OTHER_USER, field=field))
+        return user_id
+
+
+class TokenVerifier:
+    """Checks tokens: signature (RS256/ES256 by the public key, or HS256 in development), iss, aud, exp, nbf."""
+
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+        self._key, self._algorithms = _verification_key(auth)
+        self._verified: dict[str, tuple[Caller, float]] = {}
+
+    def verify(self, token: str) -> Caller:
+        """The caller. Raises RefusedError(UNAUTHENTICATED) that names the broken rule."""
+        known = self._verified.get(token)
+        if known is not None and time.time() < known[1]:
+            return known[0]
+        caller, expires_at = self._decode(token)
+        if len(self._verified) >= _CACHE_MAX:
+            self._verified.clear()
+        self._verified[token] = (caller, expires_at)
+        return caller
+
+    def _decode(self, token: str) -> tuple[Caller, float]:
+        try:
+            claims = jwt.decode(
+                token, self._key, algorithms=self._algorithms, audience=self._auth.audience, issuer=self._auth.issuer,
+                options={"require": ["exp", "sub", "iss", "aud"]},
+            )  # fmt: skip
+        except jwt.PyJWTError as error:
+            raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule=str(error))) from error
+        scopes = frozenset(str(claims.get("scope", "")).split())
+        subject = str(claims["sub"])
+        if SERVICE_SCOPE not in scopes:
+            try:
+                parse_id(subject, field="sub")
+            except RefusedError as error:
+                raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule="sub must be the user's UUID")) from error
+        return Caller(user_id=subject, scopes=scopes), float(claims["exp"])
+
+
+def mint_token(auth: Auth, *, subject: str, scopes: str, life_s: int) -> str:
+    """A development token signed with the shared secret. Raises ConfigError where there is none."""
+    now = int(time.time())
+    claims = {"sub": subject, "scope": scopes, "iss": auth.issuer, "aud": auth.audience, "iat": now, "nbf": now - 5}
+    return jwt.encode({**claims, "exp": now + life_s}, _secret(auth), algorithm="HS256")
+
+
+def service_credential(auth: Auth, *, service: str) -> Callable[[], str]:
+    """A function that gives this service's current token: from its file, or minted with the development secret."""
+    token, renew_at = "", 0.0
+
+    def current() -> str:
+        nonlocal token, renew_at
+        now = time.monotonic()
+        if now >= renew_at:
+            renew_at = now + _SERVICE_TOKEN_RENEW_S
+            if auth.service_token_file is not None:
+                token = auth.service_token_file.read_text(encoding="ascii").strip()
+            else:
+                token = mint_token(auth, subject=service, scopes=SERVICE_SCOPE, life_s=_SERVICE_TOKEN_LIFE_S)
+        return token
+
+    return current
+
+
+def _verification_key(auth: Auth) -> tuple[str, list[str]]:
+    if auth.public_key_file is not None:
+        return Path(auth.public_key_file).read_text(encoding="ascii"), ["RS256", "ES256"]
+    return _secret(auth), ["HS256"]
+
+
+def _secret(auth: Auth) -> str:
+    secret = auth.hs256_secret.get_secret_value()
+    if len(secret) < _SECRET_MIN_CHARS:
+        raise ConfigError(
+            f"auth: set auth.public_key_file, or for development auth.hs256_secret to {_SECRET_MIN_CHARS}+ characters"
+        )
+    return secret

@@ -1,0 +1,36 @@
+"""Ids are UUIDv7 in canonical lower-case text: sortable by time, so that time partitions are found from the id."""
+
+import re
+
+import uuid_utils
+
+from libs.reasons import Reason, Refused, RefusedError
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_PRINTABLE = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
+
+KEY_MAX_CHARS = 100
+
+
+def new_id() -> str:
+    """A fresh UUIDv7."""
+    return str(uuid_utils.uuid7())
+
+
+def parse_id(text: str, *, field: str) -> str:
+    """The same text, if it is a canonical UUID. Raises RefusedError (FIELD_REQUIRED, ID_MALFORMED)."""
+    if _UUID.fullmatch(text) is None:
+        reason = Reason.ID_MALFORMED if text else Reason.FIELD_REQUIRED
+        raise RefusedError(Refused(reason, field=field, rule="a UUID in lower case"))
+    return text
+
+
+def parse_text(text: str, *, field: str, required: bool = True) -> str:
+    """The same text, if 1-100 printable ASCII characters. Raises RefusedError (FIELD_REQUIRED, TEXT_MALFORMED)."""
+    if not text and not required:
+        return text
+    if len(text) > KEY_MAX_CHARS or _PRINTABLE.fullmatch(text) is None:
+        reason = Reason.TEXT_MALFORMED if text else Reason.FIELD_REQUIRED
+        rule = f"1 to {KEY_MAX_CHARS} printable ASCII characters, no blank at either end"
+        raise RefusedError(Refused(reason, field=field, rule=rule))
+    return text

@@ -1,0 +1,88 @@
+"""Amounts, prices and quantities: Python ints in units of 10^-8 inside, decimal strings outside. Never a float.
+
+A symbol's price scale + quantity scale is at most 8, so price x quantity is always exact; only fees round.
+"""
+
+import re
+
+from libs.reasons import Reason, Refused, RefusedError
+
+DECIMALS = 8
+UNIT = 10**DECIMALS
+# NUMERIC(20,8) holds 12 digits before the point.
+MAX_UNITS = 10**20 - 1
+MAX_WHOLE_DIGITS = 12
+BPS = 10_000
+
+_AMOUNT = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,8}))?", re.ASCII)
+_LOOKS_DECIMAL = re.compile(r"([0-9]+)(?:\.([0-9]+))?", re.ASCII)
+
+
+def parse_units(text: str, *, field: str) -> int:
+    """Units of 10^-8 in a plain decimal string such as "0.5". May be zero.
+
+    Raises:
+        RefusedError: FIELD_REQUIRED, AMOUNT_MALFORMED (sign, exponent, blank, NaN ...), AMOUNT_TOO_PRECISE
+            (more than 8 decimals) or AMOUNT_OUT_OF_RANGE (more than 12 digits before the point), naming the field.
+    """
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise RefusedError(_what_is_wrong(text, field))
+    whole, fraction = match.groups()
+    return int(whole) * UNIT + (int(fraction.ljust(DECIMALS, "0")) if fraction else 0)
+
+
+def parse_positive(text: str, *, field: str) -> int:
+    """As parse_units, and above zero (else RefusedError with AMOUNT_NOT_POSITIVE)."""
+    units = parse_units(text, field=field)
+    if units == 0:
+        raise RefusedError(Refused(Reason.AMOUNT_NOT_POSITIVE, field=field, rule="above zero"))
+    return units
+
+
+def parse_optional(text: str, *, field: str) -> int:
+    """As parse_units; an empty text is zero."""
+    return parse_units(text, field=field) if text else 0
+
+
+def format_units(units: int) -> str:
+    """The shortest decimal string: 50000000 -> "0.5", 0 -> "0"."""
+    sign, size = ("-", -units) if units < 0 else ("", units)
+    whole, fraction = divmod(size, UNIT)
+    if fraction == 0:
+        return f"{sign}{whole}"
+    return f"{sign}{whole}.{fraction:08d}".rstrip("0")
+
+
+def notional_units(price_units: int, quantity_units: int) -> int:
+    """Price x quantity in units of the quote asset; exact, which the symbol's scales promise."""
+    notional, rest = divmod(price_units * quantity_units, UNIT)
+    assert rest == 0, "price x quantity is exact (price scale + quantity scale <= 8)"
+    return notional
+
+
+def fee_units(received_units: int, fee_bps: int) -> int:
+    """Fee on what a party receives, rounded up to the unit (DESIGN: in favour of the house, never above received)."""
+    return -(-received_units * fee_bps // BPS)
+
+
+def scale_of(units: int) -> int:
+    """Decimals that a step such as a tick needs: "0.01" -> 2."""
+    scale = DECIMALS
+    while scale > 0 and units % 10 == 0:
+        units //= 10
+        scale -= 1
+    return scale
+
+
+def _what_is_wrong(text: str, field: str) -> Refused:
+    if text == "":
+        return Refused(Reason.FIELD_REQUIRED, field=field)
+    match = _LOOKS_DECIMAL.fullmatch(text)
+    if match is None:
+        return Refused(Reason.AMOUNT_MALFORMED, field=field, rule="a plain decimal number such as 0.5")
+    whole, fraction = match.groups()
+    if fraction is not None and len(fraction) > DECIMALS:
+        return Refused(Reason.AMOUNT_TOO_PRECISE, field=field, rule=f"at most {DECIMALS} decimals")
+    assert len(whole) > MAX_WHOLE_DIGITS
+    return Refused(Reason.AMOUNT_OUT_OF_RANGE, field=field, rule=f"at most {MAX_WHOLE_DIGITS} digits before the point")

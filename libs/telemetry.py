@@ -1,0 +1,54 @@
+"""Logs (JSON by structlog, with request ids) and metrics (Prometheus). Secrets never go into either."""
+
+import logging
+import sys
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+_FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+BATCH_ITEMS = Histogram("batch_items", "Items per batch", ["batcher"], buckets=_SIZES)
+QUEUE_ITEMS = Gauge("queue_items", "Items that wait for the next batch", ["batcher"])
+RPC_SECONDS = Histogram("rpc_server_duration_seconds", "Time in the handler", ["method"], buckets=_FAST)
+RPC_TOTAL = Counter("rpc_server_requests_total", "Finished calls", ["method", "code"])
+BUS_PUBLISHED = Counter("bus_published_total", "Messages confirmed by the bus", ["exchange"])
+BUS_CONSUMED = Counter("bus_consumed_total", "Messages acknowledged after their effect", ["queue"])
+BUS_RETRIES = Counter("bus_retries_total", "Batches that were tried again after a passing fault", ["queue"])
+
+
+def setup_logging(*, service: str, level: str, json: bool) -> None:
+    """Send structlog and the standard library's logging to stderr, one line an event."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    render: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if json
+        else [structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)]
+    )
+    numeric = logging.getLevelNamesMapping()[level]
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(numeric),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared, *render,
+    ]))  # fmt: skip
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(numeric, logging.WARNING))
+
+
+def serve_metrics(port: int) -> None:
+    """Serve /metrics on this port of the loopback and all interfaces; 0 means not at all. Raises OSError if taken."""
+    if port:
+        start_http_server(port)
