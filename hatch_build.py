@@ -42,10 +42,7 @@ def compile_protos(root: Path) -> None:
                 shutil.copy(google / package / name, target)
     sources = sorted(str(path) for path in (root / "protos").rglob("*.proto"))
     bin_dir = Path(sys.executable).parent
-    plugins = [
-        f"--plugin={plugin}={bin_dir / plugin}"
-        for plugin in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
-    ]
+    plugins = [f"--plugin={plugin}={bin_dir / plugin}" for plugin in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     out = str(gen)
     code = protoc.main([
         "protoc", f"-I{root / 'protos'}", f"-I{gen / 'third_party'}", f"-I{well_known}", *plugins,

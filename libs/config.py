@@ -53,8 +53,12 @@ class Auth(Section):
     """Who may call."""
 
     hs256_secret: SecretStr = Field(SecretStr(""), description="Development only: shared secret, >= 32 characters")
-    public_key_file: Path | None = Field(None, description="PEM file with the RS256/ES256 key that tokens are signed by")
-    service_token_file: Path | None = Field(None, description="File with this service's own token, re-read every minute")
+    public_key_file: Path | None = Field(
+        None, description="PEM file with the RS256/ES256 key that tokens are signed by"
+    )
+    service_token_file: Path | None = Field(
+        None, description="File with this service's own token, re-read every minute"
+    )
     issuer: str = Field("trade-engine", description="Expected `iss`")
     audience: str = Field("trade-engine", description="Expected `aud`")
 
@@ -172,7 +176,7 @@ def load_settings() -> Settings:
     """Read the file named by TRADE_ENGINE_CONFIG (if any) and the environment. Raises ConfigError."""
     _refuse_unknown_variables()
     try:
-        return Settings(**_read_file())
+        return Settings.model_validate(_read_file())
     except ValidationError as error:
         problems = [f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise ConfigError("the configuration is not usable:\n" + "\n".join(problems)) from error

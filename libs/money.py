@@ -8,9 +8,9 @@ import re
 from libs.reasons import Reason, Refused, RefusedError
 
 DECIMALS = 8
-UNIT = 10**DECIMALS
+UNIT = 100_000_000
 # NUMERIC(20,8) holds 12 digits before the point.
-MAX_UNITS = 10**20 - 1
+MAX_UNITS = 99_999_999_999_999_999_999
 MAX_WHOLE_DIGITS = 12
 BPS = 10_000
 

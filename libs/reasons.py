@@ -3,7 +3,7 @@
 Pure cores return `Refused` values; where a refusal must cross call frames it travels as `RefusedError`.
 """
 
-from dataclasses import dataclass, field
+import dataclasses
 from enum import IntEnum
 
 
@@ -64,14 +64,14 @@ class Reason(IntEnum):
     BOOK_FULL = 86
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Refused:
     """A valid or invalid request that was not done: why, about which field, under which rule. Nothing has changed."""
 
     reason: Reason
     field: str = ""
     rule: str = ""
-    detail: dict[str, str] = field(default_factory=dict)
+    detail: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
         """What google.rpc.ErrorInfo.metadata carries."""

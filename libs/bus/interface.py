@@ -1,0 +1,50 @@
+"""What a bus promises: published means confirmed, delivered at least once, acknowledged only after the effect."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class BusAwayError(Exception):
+    """The broker does not answer, or has not confirmed. Nothing is known; publish the same again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One event message. `message_id` is the same on every delivery; consumers dedupe by what is inside."""
+
+    exchange: str
+    routing_key: str
+    message_type: str
+    message_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages that wait for one acknowledgement.
+
+    `acknowledge` is called once their effect is durable. `reject` gives one up to the dead letters (call it before
+    `acknowledge`, which then leaves that message out).
+    """
+
+    messages: Sequence[Message]
+    acknowledge: Callable[[], Awaitable[None]]
+    reject: Callable[[Message], Awaitable[None]]
+
+
+class Publisher(Protocol):
+    """Sends messages."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Send in order; returns when all are confirmed. Raises BusAwayError."""
+
+    async def close(self) -> None:
+        """Give the connection back."""
+
+
+class Consumer(Protocol):
+    """Receives messages of one queue."""
+
+    def batches(self, max_messages: int) -> AsyncIterator[Batch]:
+        """Batches without end, reconnecting by itself. A batch that is not acknowledged comes again."""

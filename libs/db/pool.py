@@ -1,0 +1,58 @@
+"""Connection pools: amounts cross the border as ints in units of 10^-8, both ways, also in arrays."""
+
+from typing import Any
+
+import asyncpg
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from libs.config import Database
+from libs.money import DECIMALS, UNIT, format_units
+
+Pool = asyncpg.Pool
+# What a server that is away, starting or stopping makes asyncpg raise.
+DatabaseAway = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+)
+_START_PATIENCE_S = 30
+
+log = structlog.get_logger()
+
+
+async def open_pool(settings: Database, *, service: str) -> Pool:
+    """A pool for one service; waits up to 30 s for the server to answer. Raises what asyncpg raises after that."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(DatabaseAway), stop=stop_after_delay(_START_PATIENCE_S), wait=wait_fixed(0.3),
+        reraise=True,
+    ):  # fmt: skip
+        with attempt:
+            return await asyncpg.create_pool(
+                settings.dsn.get_secret_value(),
+                min_size=1,
+                max_size=settings.pool_max,
+                command_timeout=settings.command_timeout_s,
+                statement_cache_size=settings.statement_cache_size,
+                init=prepare_connection,
+                server_settings={"application_name": f"trade-engine-{service}", "timezone": "UTC"},
+            )
+    raise AssertionError("tenacity returns or raises")
+
+
+async def prepare_connection(connection: Any) -> None:
+    """Teach a connection that NUMERIC means units."""
+    await connection.set_type_codec(
+        "numeric", schema="pg_catalog", encoder=format_units, decoder=_units_of_numeric, format="text"
+    )
+
+
+def _units_of_numeric(text: str) -> int:
+    negative = text.startswith("-")
+    whole, _, fraction = text.lstrip("-").partition(".")
+    units: int = int(whole) * UNIT + int(fraction.ljust(DECIMALS, "0") or "0")
+    return -units if negative else units

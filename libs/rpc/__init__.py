@@ -1,0 +1,1 @@
+"""gRPC as every service here speaks it: access rules, request ids, typed errors, health, reflection, drain."""

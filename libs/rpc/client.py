@@ -1,0 +1,82 @@
+"""Calls to other services: credential, request id, deadline, and patience with passing faults."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from libs.ids import new_id
+from libs.rpc.errors import refused_from_call
+from libs.rpc.server import MESSAGE_MAX_BYTES, REQUEST_ID
+
+Response = TypeVar("Response", covariant=True)
+_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+class UnaryMethod(Protocol[Response]):
+    """A stub's method."""
+
+    def __call__(self, request: Any, /, *, timeout: float, metadata: tuple[tuple[str, str], ...]) -> Any:
+        """Start the call."""
+
+
+def open_channel(target: str) -> grpc.aio.Channel:
+    """A channel that reconnects quickly and fails fast while there is nobody."""
+    return grpc.aio.insecure_channel(
+        target,
+        options=[
+            ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.use_local_subchannel_pool", 1),
+        ],
+    )
+
+
+class Peer:
+    """One other service: every call has a deadline, a credential and the request id of the call it serves."""
+
+    def __init__(self, *, name: str, credential: Callable[[], str], timeout_s: float, patience_s: float) -> None:
+        self._name = name
+        self._credential = credential
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+
+    async def call(self, method: UnaryMethod[Response], request: Any) -> Any:
+        """The response; tried once. Raises RefusedError."""
+        try:
+            return await method(request, timeout=self._timeout_s, metadata=self.metadata())
+        except grpc.aio.AioRpcError as error:
+            raise refused_from_call(error, dependency=self._name) from error
+
+    async def call_patiently(self, method: UnaryMethod[Response], request: Any) -> Any:
+        """The response; UNAVAILABLE and DEADLINE_EXCEEDED are tried again until `patience_s` is over.
+
+        Only for requests with an idempotency key. Raises RefusedError.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_is_passing),
+            stop=stop_after_delay(self._patience_s),
+            wait=wait_exponential_jitter(initial=0.05, max=0.5, jitter=0.05),
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    return await method(request, timeout=self._timeout_s, metadata=self.metadata())
+        except grpc.aio.AioRpcError as error:
+            raise refused_from_call(error, dependency=self._name) from error
+        raise AssertionError("tenacity returns or raises")
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        request_id = structlog.contextvars.get_contextvars().get("request_id") or new_id()
+        return (("authorization", f"Bearer {self._credential()}"), (REQUEST_ID, request_id))
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() in _PASSING

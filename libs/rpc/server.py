@@ -1,0 +1,205 @@
+"""A gRPC server with the rules of this house around every handler, so that no handler can forget them.
+
+Around each call: request id, access rule, `user_id` filled in, default deadline, refusals turned into statuses with
+details, everything unexpected into INTERNAL with a log line, metrics.
+"""
+
+import asyncio
+import contextvars
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from libs.config import Service
+from libs.identity import Caller, TokenVerifier
+from libs.ids import new_id
+from libs.reasons import Reason, Refused, RefusedError
+from libs.rpc.access import PUBLIC, AccessRule, access_rules, admit, authenticate
+from libs.rpc.errors import DETAILS_KEY, code_of, status_of
+from libs.telemetry import RPC_SECONDS, RPC_TOTAL
+
+MESSAGE_MAX_BYTES = 4 * 1024 * 1024
+STREAMS_PER_CONNECTION_MAX = 2000
+DEFAULT_DEADLINE_S = 30.0
+DRAIN_S = 5.0
+REQUEST_ID = "x-request-id"
+_REQUEST_ID_MAX_CHARS = 100
+_OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+
+log = structlog.get_logger()
+_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller", default=PUBLIC)
+
+
+def current_caller() -> Caller:
+    """Who called the handler that is running."""
+    return _caller.get()
+
+
+class _HouseRules(grpc.aio.ServerInterceptor):
+    """Wraps every handler once and remembers the wrapped one."""
+
+    def __init__(self, rules: dict[str, AccessRule], verifier: TokenVerifier) -> None:
+        self._rules = rules
+        self._verifier = verifier
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
+        if handler is None or method.startswith(_OPEN_SERVICES):
+            return handler
+        wrapped = self._wrap(method, handler)
+        self._wrapped[method] = wrapped
+        return wrapped
+
+    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        rule = self._rules[method]
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, rule, handler.unary_unary), **codec)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, rule, handler.unary_stream), **codec)
+        if handler.stream_stream is not None:
+            streaming = self._stream(method, rule, handler.stream_stream)
+            return grpc.stream_stream_rpc_method_handler(streaming, **codec)
+        raise NotImplementedError(f"{method}: client streaming without a response stream")
+
+    def _unary(self, method: str, rule: AccessRule, behaviour: Any) -> Any:
+        seconds = RPC_SECONDS.labels(method)
+        succeeded = RPC_TOTAL.labels(method, "OK")
+
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started = time.perf_counter()
+            try:
+                self._enter(rule, context, request)
+                if context.time_remaining() is None:
+                    async with asyncio.timeout(DEFAULT_DEADLINE_S):
+                        response = await behaviour(request, context)
+                else:
+                    response = await behaviour(request, context)
+            except Exception as error:  # noqa: BLE001 - the outermost layer: every fault becomes an answer
+                await self._answer(method, context, error)
+            else:
+                succeeded.inc()
+                return response
+            finally:
+                seconds.observe(time.perf_counter() - started)
+
+        return call
+
+    def _stream(self, method: str, rule: AccessRule, behaviour: Any) -> Any:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            try:
+                self._enter(rule, context, request)
+                async for response in behaviour(request, context):
+                    yield response
+                RPC_TOTAL.labels(method, "OK").inc()
+            except Exception as error:  # noqa: BLE001 - the outermost layer: every fault becomes an answer
+                await self._answer(method, context, error)
+
+        return call
+
+    def _enter(self, rule: AccessRule, context: grpc.aio.ServicerContext[Any, Any], request: Any) -> None:
+        request_id = authorization = ""
+        for key, value in context.invocation_metadata() or ():
+            if key == "authorization":
+                authorization = str(value)
+            elif key == REQUEST_ID:
+                request_id = str(value)[:_REQUEST_ID_MAX_CHARS]
+        request_id = request_id or new_id()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        caller = admit(rule, authenticate(self._verifier, authorization))
+        _caller.set(caller)
+        if rule.names_user and hasattr(request, "user_id"):
+            request.user_id = caller.acting_for(request.user_id)
+
+    async def _answer(self, method: str, context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+        if isinstance(error, RefusedError):
+            refused = error.refused
+        elif isinstance(error, TimeoutError):
+            refused = Refused(Reason.OUTCOME_UNKNOWN)
+        elif isinstance(error, grpc.aio.AbortError):
+            raise error
+        else:
+            log.exception("unexpected fault in a handler", method=method, exc_info=error)
+            refused = Refused(Reason.INTERNAL)
+        code = code_of(refused.reason)
+        RPC_TOTAL.labels(method, code.name).inc()
+        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        trailing = ((REQUEST_ID, request_id), (DETAILS_KEY, status_of(refused).SerializeToString()))
+        await context.abort(code, str(refused), trailing_metadata=trailing)
+
+
+class RpcServer:
+    """One service on one port: start, report health, drain on stop."""
+
+    def __init__(self, settings: Service, verifier: TokenVerifier, services: Iterable[ServiceDescriptor]) -> None:
+        self._settings = settings
+        self._names = [service.full_name for service in services]
+        rules: dict[str, AccessRule] = {}
+        for service in services:
+            rules |= access_rules(service)
+        self.grpc = grpc.aio.server(
+            interceptors=[_HouseRules(rules, verifier)],
+            options=[
+                ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+                ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
+                ("grpc.so_reuseport", 1),
+            ],
+        )
+        self._health = HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        open_names = [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection((*self._names, *open_names), self.grpc)
+
+    async def start(self) -> None:
+        """Listen, and report SERVING. Raises OSError where the port is taken."""
+        address = f"{self._settings.host}:{self._settings.port}"
+        try:
+            port = self.grpc.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
+        await self.grpc.start()
+        await self.set_serving(True)
+        log.info("serving", address=f"{self._settings.host}:{port}", services=self._names)
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell health checks; "" stands for the whole server."""
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, state)
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING, take no new calls, give those under way a grace period."""
+        await self._health.enter_graceful_shutdown()
+        await self.grpc.stop(DRAIN_S)
+
+
+async def until_told_to_stop() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+    log.info("stopping")

@@ -1,0 +1,56 @@
+"""How every service process begins and ends: settings, logs, metrics, event loop, exit codes."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+import uvloop
+
+from libs.config import ConfigError, Settings, load_settings
+from libs.telemetry import serve_metrics, setup_logging
+
+EXIT_FAILED = 1
+EXIT_BAD_CONFIG = 78  # sysexits.h EX_CONFIG
+
+log = structlog.get_logger()
+
+
+def run_service(
+    name: str, main: Callable[[Settings], Awaitable[None]], metrics_port: Callable[[Settings], int]
+) -> None:
+    """Run `main` until it returns; exits 78 for unusable settings, 1 where something broke."""
+    try:
+        settings = load_settings()
+    except ConfigError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        sys.exit(EXIT_BAD_CONFIG)
+    setup_logging(service=name, level=settings.log.level, json=settings.log.json_lines)
+    try:
+        serve_metrics(metrics_port(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_as_coroutine(main, settings))
+    except ConfigError as error:
+        log.error("unusable settings", error=str(error))
+        sys.exit(EXIT_BAD_CONFIG)
+    except Exception:  # noqa: BLE001 - the outermost layer
+        log.exception("stopped by a fault")
+        sys.exit(EXIT_FAILED)
+    log.info("stopped")
+
+
+async def _as_coroutine(main: Callable[[Settings], Awaitable[None]], settings: Settings) -> None:
+    await main(settings)
+
+
+async def serve_until_stopped(*background: Awaitable[None], stop: Awaitable[None]) -> None:
+    """Run background work until `stop` returns; a fault in any of them ends all. Raises what the fault raised."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_as_task(work)) for work in background]
+        await stop
+        for task in tasks:
+            task.cancel()
+
+
+async def _as_task(work: Awaitable[None]) -> None:
+    await work

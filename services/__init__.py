@@ -1,0 +1,1 @@
+"""The services; each imports libs and its own rooms, never another service."""

@@ -1,0 +1,1 @@
+"""Books in memory, one writer per symbol, journal first."""

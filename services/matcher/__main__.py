@@ -1,0 +1,98 @@
+"""Wiring of the matcher."""
+
+import asyncio
+import os
+import socket
+import time
+
+import structlog
+from exchange.matcher.v1 import matcher_pb2, matcher_pb2_grpc
+
+from libs.batching import Batcher
+from libs.bus.connect import connect_publisher
+from libs.config import Settings
+from libs.db.pool import DatabaseAway, open_pool
+from libs.identity import TokenVerifier
+from libs.rpc.server import RpcServer, until_told_to_stop
+from libs.runtime import run_service, serve_until_stopped
+from services.matcher.books import BookHub
+from services.matcher.core.engine import Engine
+from services.matcher.journal import Journal, Lease
+from services.matcher.relay import Relay
+from services.matcher.sequencer import FATAL, Sequencer
+from services.matcher.service import MatcherService
+
+log = structlog.get_logger()
+
+
+async def main(settings: Settings) -> None:
+    """Wait for the lease, recover, serve until told to stop."""
+    mine = settings.matcher
+    pool = await open_pool(settings.database, service="matcher")
+    owner = f"{socket.gethostname()}/{os.getpid()}"
+    journal = Journal(pool, shard=mine.shard, owner=owner, address=mine.target(), lease_ms=mine.lease_ms)
+    publisher = connect_publisher(settings, pool)
+    relay = Relay(journal=journal, publisher=publisher, keep_s=mine.outbox_keep_s)
+    engine, books = Engine(), BookHub(subscribers_max=mine.streams_max)
+    sequencer = Sequencer(engine=engine, journal=journal, books=books, relay=relay, clock_ns=time.time_ns)
+
+    lease = await wait_for_lease(journal, mine.lease_ms)
+    async with asyncio.TaskGroup() as recovering:
+        keeping = recovering.create_task(keep_lease(journal, mine.lease_ms))
+        await sequencer.recover(lease)
+        await relay.recover(lease.last_position)
+        await sequencer.put_symbols(await journal.symbols())
+        keeping.cancel()
+    for name, market in engine.markets.items():
+        books.add_symbol(name, market.book)
+
+    intake = Batcher(
+        sequencer.commit, name="matcher", max_items=mine.batch_max, max_waiting=mine.queue_max, fatal=FATAL
+    )
+    server = RpcServer(mine, TokenVerifier(settings.auth), [matcher_pb2.DESCRIPTOR.services_by_name["MatcherService"]])
+    service = MatcherService(
+        intake=intake, sequencer=sequencer, engine=engine, books=books, journal=journal, relay=relay,
+        batch_max=mine.batch_max,
+    )  # fmt: skip
+    matcher_pb2_grpc.add_MatcherServiceServicer_to_server(service, server.grpc)
+    await server.start()
+    await serve_until_stopped(
+        intake.run(), relay.run(), relay.prune(), keep_lease(journal, mine.lease_ms), stop=stop_gently(server)
+    )
+    await journal.give_lease()
+    await publisher.close()
+    await pool.close()
+
+
+async def wait_for_lease(journal: Journal, lease_ms: int) -> Lease:
+    """Stand by until the lease is free."""
+    waiting = False
+    while True:
+        lease = await journal.take_lease()
+        if lease is not None:
+            log.info("leading", shard=journal.shard, epoch=lease.epoch)
+            return lease
+        if not waiting:
+            log.info("standing by: another process leads", shard=journal.shard)
+            waiting = True
+        await asyncio.sleep(lease_ms / 1000 / 10)
+
+
+async def keep_lease(journal: Journal, lease_ms: int) -> None:
+    """Renew the lease three times in its life. Raises LeaseLostError; a database that is away is left to the commits."""
+    while True:
+        await asyncio.sleep(lease_ms / 1000 / 3)
+        try:
+            await journal.keep_lease()
+        except DatabaseAway as error:
+            log.warning("cannot renew the lease", error=f"{type(error).__name__}: {error}")
+
+
+async def stop_gently(server: RpcServer) -> None:
+    """Drain when told to stop."""
+    await until_told_to_stop()
+    await server.drain()
+
+
+if __name__ == "__main__":
+    run_service("matcher", main, lambda settings: settings.matcher.metrics_port)

@@ -1,0 +1,229 @@
+"""Between protobuf and the core: commands in, results and event messages out."""
+
+from collections.abc import Iterable
+
+from exchange.common.v1 import order_pb2 as common_order_pb2
+from exchange.common.v1 import symbol_pb2
+from exchange.events.v1 import order_pb2, trade_pb2
+from exchange.matcher.v1 import command_pb2
+
+from libs.bus.interface import Message
+from libs.bus.topology import ORDER_EVENTS, TRADE_EVENTS, routing_key
+from libs.ids import parse_id
+from libs.money import format_units, parse_optional, parse_positive, parse_units
+from libs.reasons import Reason, Refused, RefusedError
+from services.matcher.core.orders import (
+    CancelOrder,
+    Command,
+    NewOrder,
+    OrderState,
+    OrderType,
+    Outcome,
+    PutSymbol,
+    ReduceOrder,
+    Side,
+    Symbol,
+    TimeInForce,
+    Tombstone,
+    Trade,
+)
+
+TRADE_MESSAGE = trade_pb2.TradeEvents.DESCRIPTOR.full_name
+ORDER_MESSAGE = order_pb2.OrderEvents.DESCRIPTOR.full_name
+
+
+def command_from(message: command_pb2.Command) -> Command:
+    """A command as the core knows it. Raises RefusedError where it is malformed."""
+    match message.WhichOneof("command"):
+        case "new_order":
+            return _new_order(message.new_order)
+        case "cancel":
+            return CancelOrder(*_named(message.cancel))
+        case "reduce":
+            quantity = parse_units(message.reduce.quantity, field="quantity")
+            return ReduceOrder(*_named(message.reduce), quantity)
+        case "tombstone":
+            return Tombstone(*_named(message.tombstone))
+        case "put_symbol":
+            return PutSymbol(symbol_from(message.put_symbol.symbol))
+        case _:
+            raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="command"))
+
+
+def symbol_from(message: symbol_pb2.Symbol) -> Symbol:
+    """A symbol as the core knows it."""
+    return Symbol(
+        name=message.symbol,
+        base_asset=message.base_asset,
+        quote_asset=message.quote_asset,
+        tick=parse_positive(message.tick_size, field="tick_size"),
+        lot=parse_positive(message.lot_size, field="lot_size"),
+        min_quantity=parse_positive(message.min_quantity, field="min_quantity"),
+        max_quantity=parse_positive(message.max_quantity, field="max_quantity"),
+        min_notional=parse_units(message.min_notional, field="min_notional"),
+        maker_fee_bps=message.maker_fee_bps,
+        taker_fee_bps=message.taker_fee_bps,
+        market_band_bps=message.market_band_bps,
+    )
+
+
+def symbol_message(symbol: Symbol) -> symbol_pb2.Symbol:
+    """A symbol as others know it."""
+    return symbol_pb2.Symbol(
+        symbol=symbol.name,
+        base_asset=symbol.base_asset,
+        quote_asset=symbol.quote_asset,
+        tick_size=format_units(symbol.tick),
+        lot_size=format_units(symbol.lot),
+        min_quantity=format_units(symbol.min_quantity),
+        max_quantity=format_units(symbol.max_quantity),
+        min_notional=format_units(symbol.min_notional),
+        maker_fee_bps=symbol.maker_fee_bps,
+        taker_fee_bps=symbol.taker_fee_bps,
+        market_band_bps=symbol.market_band_bps,
+    )
+
+
+def result_message(outcome: Outcome, symbols: dict[str, Symbol]) -> command_pb2.CommandResult:
+    """The answer to a command."""
+    result = command_pb2.CommandResult(
+        refusal=outcome.refusal.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+        refused_field=outcome.refused_field,
+        fills=[_fill(trade, outcome.order) for trade in outcome.fills] if outcome.order is not None else (),
+    )
+    if outcome.order is not None:
+        result.order.CopyFrom(update_message(outcome.order, symbols))
+    return result
+
+
+def update_message(state: OrderState, symbols: dict[str, Symbol]) -> order_pb2.OrderUpdate:
+    """An order's state as an event."""
+    message = order_pb2.OrderUpdate(
+        order_id=state.order_id,
+        user_id=state.user_id,
+        symbol=state.symbol,
+        version=state.version,
+        status=state.status.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+        reason=state.reason.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+        quantity=format_units(state.quantity) if state.quantity else "",
+        filled_quantity=format_units(state.filled),
+        filled_notional=format_units(state.notional),
+        updated_at_ns=state.at_ns,
+    )
+    if state.releases:
+        symbol = symbols[state.symbol]
+        asset = symbol.quote_asset if state.side is Side.BUY else symbol.base_asset
+        for number, amount in enumerate(state.releases):
+            message.releases.add(key=f"{state.order_id}/{number}", amount=format_units(amount), asset=asset)
+    return message
+
+
+def event_messages(shard: int, sequence: int, outcomes: Iterable[Outcome], symbols: dict[str, Symbol]) -> list[Message]:
+    """What one commit tells the world: per symbol its trades, and the last state of each order that changed."""
+    trades: dict[str, list[Trade]] = {}
+    updates: dict[str, dict[str, OrderState]] = {}
+    for outcome in outcomes:
+        for trade in outcome.trades:
+            trades.setdefault(trade.symbol.name, []).append(trade)
+        for state in outcome.updates:
+            updates.setdefault(state.symbol, {})[state.order_id] = state
+    messages = []
+    for symbol, made in trades.items():
+        body = trade_pb2.TradeEvents(
+            shard=shard, journal_sequence=sequence, symbol=symbol, trades=[trade_message(trade) for trade in made]
+        )
+        messages.append(
+            _message(TRADE_EVENTS, "trade", TRADE_MESSAGE, shard, sequence, symbol, body.SerializeToString())
+        )
+    for symbol, states in updates.items():
+        order_body = order_pb2.OrderEvents(
+            shard=shard,
+            journal_sequence=sequence,
+            symbol=symbol,
+            updates=[update_message(state, symbols) for state in states.values()],
+        )
+        messages.append(
+            _message(ORDER_EVENTS, "order", ORDER_MESSAGE, shard, sequence, symbol, order_body.SerializeToString())
+        )
+    return messages
+
+
+def trade_message(trade: Trade) -> trade_pb2.Trade:
+    """A trade as an event."""
+    return trade_pb2.Trade(
+        trade_id=trade.trade_id,
+        sequence=trade.sequence,
+        symbol=trade.symbol.name,
+        base_asset=trade.symbol.base_asset,
+        quote_asset=trade.symbol.quote_asset,
+        price=format_units(trade.price),
+        quantity=format_units(trade.quantity),
+        buyer_user_id=trade.buyer_user_id,
+        buyer_order_id=trade.buyer_order_id,
+        seller_user_id=trade.seller_user_id,
+        seller_order_id=trade.seller_order_id,
+        maker_side=trade.maker_side.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+        buyer_fee=format_units(trade.buyer_fee),
+        seller_fee=format_units(trade.seller_fee),
+        executed_at_ns=trade.at_ns,
+    )
+
+
+def symbol_name(text: str) -> str:
+    """A symbol's name; in a path it may stand as BTC-USDT."""
+    return text.replace("-", "/")
+
+
+def _new_order(message: command_pb2.NewOrder) -> NewOrder:
+    try:
+        side, kind = Side(message.side), OrderType(message.type)
+        time_in_force = TimeInForce(message.time_in_force)
+    except ValueError as error:
+        raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="side, type or time_in_force")) from error
+    limit = kind is OrderType.LIMIT
+    price = parse_positive(message.price, field="price") if limit else parse_optional(message.price, field="price")
+    by_amount = not limit and side is Side.BUY
+    quantity = parse_optional(message.quantity, field="quantity") if by_amount else parse_positive(
+        message.quantity, field="quantity"
+    )  # fmt: skip
+    return NewOrder(
+        order_id=parse_id(message.order_id, field="order_id"),
+        user_id=parse_id(message.user_id, field="user_id"),
+        symbol=message.symbol,
+        side=side,
+        type=kind,
+        time_in_force=time_in_force,
+        price=price,
+        quantity=quantity,
+        reserved=parse_positive(message.reserved, field="reserved"),
+    )
+
+
+def _named(
+    message: command_pb2.CancelOrder | command_pb2.ReduceOrder | command_pb2.Tombstone,
+) -> tuple[str, str, str]:
+    return (
+        parse_id(message.order_id, field="order_id"),
+        parse_id(message.user_id, field="user_id"),
+        message.symbol,
+    )
+
+
+def _fill(trade: Trade, state: OrderState) -> common_order_pb2.Fill:
+    buying = state.side is Side.BUY
+    fill = common_order_pb2.Fill(
+        trade_id=trade.trade_id,
+        price=format_units(trade.price),
+        quantity=format_units(trade.quantity),
+        fee=format_units(trade.buyer_fee if buying else trade.seller_fee),
+        fee_asset=trade.symbol.base_asset if buying else trade.symbol.quote_asset,
+    )
+    fill.executed_at.FromNanoseconds(trade.at_ns)
+    return fill
+
+
+def _message(
+    exchange: str, event: str, message_type: str, shard: int, sequence: int, symbol: str, body: bytes
+) -> Message:
+    key = routing_key(event, symbol)
+    return Message(exchange, key, message_type, f"{shard}/{sequence}/{key}", body)

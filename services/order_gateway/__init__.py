@@ -1,0 +1,1 @@
+"""The front door: admit, record, reserve, submit, answer."""

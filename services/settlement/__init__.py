@@ -1,0 +1,1 @@
+"""Turns trade events into ledger movements, exactly in effect."""

@@ -1,0 +1,1 @@
+"""The ledger: balances, reservations, double entry."""

@@ -1,0 +1,132 @@
+"""What can be asked of the ledger, and what it answers. Amounts are units of 10^-8."""
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+EXTERNAL_ACCOUNT = "00000000-0000-0000-0000-000000000001"
+FEES_ACCOUNT = "00000000-0000-0000-0000-000000000002"
+HOUSE_ACCOUNTS = frozenset({EXTERNAL_ACCOUNT, FEES_ACCOUNT})
+
+
+class Kind(StrEnum):
+    """Kinds of operation; a key is unique within its kind."""
+
+    DEPOSIT = "DEPOSIT"
+    RESERVE = "RESERVE"
+    RELEASE = "RELEASE"
+    SETTLE = "SETTLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """Credit a user from outside. Key: deposit_id."""
+
+    user_id: str
+    asset: str
+    amount: int
+    deposit_id: str
+
+    kind = Kind.DEPOSIT
+
+    @property
+    def key(self) -> str:
+        """Idempotency key."""
+        return self.deposit_id
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Hold an amount for one order. Key: order_id."""
+
+    user_id: str
+    asset: str
+    amount: int
+    order_id: str
+    reason: str = ""
+
+    kind = Kind.RESERVE
+
+    @property
+    def key(self) -> str:
+        """Idempotency key."""
+        return self.order_id
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Free a part of a reservation; amount None frees what is left and closes it, even before it was made."""
+
+    user_id: str
+    asset: str
+    amount: int | None
+    order_id: str
+    release_key: str
+    reason: str = ""
+
+    kind = Kind.RELEASE
+
+    @property
+    def key(self) -> str:
+        """Idempotency key."""
+        return self.release_key
+
+
+@dataclass(frozen=True, slots=True)
+class SettleTrade:
+    """Move both assets of a trade out of the two reservations, fees to the house. Key: trade_id."""
+
+    trade_id: str
+    buyer_user_id: str
+    seller_user_id: str
+    buyer_order_id: str
+    seller_order_id: str
+    base_asset: str
+    quote_asset: str
+    quantity: int
+    price: int
+    notional: int
+    buyer_fee: int = 0
+    seller_fee: int = 0
+    buyer_freed: int = 0
+    seller_freed: int = 0
+
+    kind = Kind.SETTLE
+
+    @property
+    def key(self) -> str:
+        """Idempotency key."""
+        return self.trade_id
+
+
+Operation = Deposit | Reserve | Release | SettleTrade
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceAt:
+    """A balance as of an operation."""
+
+    asset: str
+    available: int
+    reserved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The answer to an operation that was done: its id, the balances as of it, and for a trade the two credits."""
+
+    operation_id: str
+    balances: tuple[BalanceAt, ...]
+    entry_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An operation that was done before, and its answer then."""
+
+    contents: dict[str, str]
+    answer: Applied
+
+
+def contents_of(operation: Operation) -> dict[str, str]:
+    """What makes two requests with one key the same; also what the record keeps."""
+    return {item.name: str(getattr(operation, item.name)) for item in fields(operation)}

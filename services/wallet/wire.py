@@ -1,0 +1,152 @@
+"""Between protobuf and the core: what a request is made of is checked here, field by field, before anything is done."""
+
+from collections.abc import Awaitable, Callable
+
+from exchange.wallet.v1 import operation_pb2
+
+from libs.ids import parse_id, parse_text
+from libs.money import MAX_UNITS, UNIT, format_units, parse_optional, parse_positive
+from libs.reasons import Reason, Refused, RefusedError
+from services.wallet.core.operations import (
+    HOUSE_ACCOUNTS,
+    Applied,
+    BalanceAt,
+    Deposit,
+    Release,
+    Reserve,
+    SettleTrade,
+)
+
+
+class Requests:
+    """Requests as operations. The first broken rule, in the order of the fields below, is the answer."""
+
+    def __init__(self, knows_asset: Callable[[str], Awaitable[bool]]) -> None:
+        self._knows_asset = knows_asset
+
+    async def deposit(self, request: operation_pb2.DepositRequest) -> Deposit:
+        """The operation that is asked for. Raises RefusedError that names the field."""
+        return Deposit(
+            user_id=_user(request.user_id, field="user_id"),
+            asset=await self._asset(request.asset, field="asset"),
+            amount=parse_positive(request.amount, field="amount"),
+            deposit_id=parse_id(request.deposit_id, field="deposit_id"),
+        )
+
+    async def reserve(self, request: operation_pb2.ReserveRequest) -> Reserve:
+        """The operation that is asked for. Raises RefusedError that names the field."""
+        return Reserve(
+            user_id=_user(request.user_id, field="user_id"),
+            asset=await self._asset(request.asset, field="asset"),
+            amount=parse_positive(request.amount, field="amount"),
+            order_id=parse_id(request.order_id, field="order_id"),
+            reason=parse_text(request.reason, field="reason", required=False),
+        )
+
+    async def release(self, request: operation_pb2.ReleaseRequest) -> Release:
+        """The operation that is asked for. Raises RefusedError that names the field."""
+        return Release(
+            user_id=_user(request.user_id, field="user_id"),
+            asset=await self._asset(request.asset, field="asset"),
+            amount=parse_positive(request.amount, field="amount") if request.amount else None,
+            order_id=parse_id(request.order_id, field="order_id"),
+            release_key=parse_text(request.key, field="key"),
+            reason=parse_text(request.reason, field="reason", required=False),
+        )
+
+    async def settle(self, request: operation_pb2.SettleTradeRequest) -> SettleTrade:
+        """The operation that is asked for. Raises RefusedError that names the field."""
+        quantity = parse_positive(request.quantity, field="quantity")
+        price = parse_positive(request.price, field="price")
+        operation = SettleTrade(
+            trade_id=parse_id(request.trade_id, field="trade_id"),
+            buyer_user_id=_user(request.buyer_user_id, field="buyer_user_id"),
+            seller_user_id=_user(request.seller_user_id, field="seller_user_id"),
+            buyer_order_id=parse_id(request.buyer_order_id, field="buyer_order_id"),
+            seller_order_id=parse_id(request.seller_order_id, field="seller_order_id"),
+            base_asset=await self._asset(request.base_asset, field="base_asset"),
+            quote_asset=await self._asset(request.quote_asset, field="quote_asset"),
+            quantity=quantity,
+            price=price,
+            notional=_notional(price, quantity),
+            buyer_fee=parse_optional(request.buyer_fee, field="buyer_fee"),
+            seller_fee=parse_optional(request.seller_fee, field="seller_fee"),
+            buyer_freed=parse_optional(request.buyer_freed, field="buyer_freed"),
+            seller_freed=parse_optional(request.seller_freed, field="seller_freed"),
+        )
+        _check_parties(operation, request)
+        return operation
+
+    async def _asset(self, asset: str, *, field: str) -> str:
+        if not await self._knows_asset(asset):
+            raise RefusedError(Refused(Reason.ASSET_UNKNOWN, field=field, detail={"asset": asset[:20]}))
+        return asset
+
+
+def balance_texts(balance: BalanceAt) -> tuple[str, str]:
+    """A balance as decimal strings: available, reserved."""
+    return format_units(balance.available), format_units(balance.reserved)
+
+
+def balance_message(at: BalanceAt) -> operation_pb2.Balance:
+    """A balance as a message."""
+    return operation_pb2.Balance(
+        asset=at.asset, available=format_units(at.available), reserved=format_units(at.reserved)
+    )
+
+
+def reserve_response(applied: Applied) -> operation_pb2.ReserveResponse:
+    """The answer to a Reserve."""
+    available, reserved = balance_texts(applied.balances[0])
+    return operation_pb2.ReserveResponse(
+        reservation_id=applied.operation_id, available_balance=available, reserved_balance=reserved
+    )
+
+
+def release_response(applied: Applied) -> operation_pb2.ReleaseResponse:
+    """The answer to a Release."""
+    available, reserved = balance_texts(applied.balances[0])
+    return operation_pb2.ReleaseResponse(available_balance=available, reserved_balance=reserved)
+
+
+def settle_response(applied: Applied) -> operation_pb2.SettleTradeResponse:
+    """The answer to a SettleTrade."""
+    buyer_entry, seller_entry = applied.entry_ids
+    buyer_base, buyer_quote, seller_base, seller_quote = (balance_message(at) for at in applied.balances)
+    return operation_pb2.SettleTradeResponse(
+        buyer_ledger_entry_id=buyer_entry,
+        seller_ledger_entry_id=seller_entry,
+        buyer_base=buyer_base,
+        buyer_quote=buyer_quote,
+        seller_base=seller_base,
+        seller_quote=seller_quote,
+    )
+
+
+def _user(text: str, *, field: str) -> str:
+    user_id = parse_id(text, field=field)
+    if user_id in HOUSE_ACCOUNTS:
+        raise RefusedError(Refused(Reason.ID_MALFORMED, field=field, rule="not an account of the house"))
+    return user_id
+
+
+def _notional(price: int, quantity: int) -> int:
+    notional, rest = divmod(price * quantity, UNIT)
+    if rest or not notional:
+        rule = "price x quantity must be exact in 8 decimals"
+        raise RefusedError(Refused(Reason.AMOUNT_TOO_PRECISE, field="price", rule=rule))
+    if notional > MAX_UNITS:
+        rule = "price x quantity must stay below 10^12"
+        raise RefusedError(Refused(Reason.AMOUNT_OUT_OF_RANGE, field="quantity", rule=rule))
+    return notional
+
+
+def _check_parties(operation: SettleTrade, request: operation_pb2.SettleTradeRequest) -> None:
+    if operation.buyer_user_id == operation.seller_user_id:
+        raise RefusedError(Refused(Reason.SAME_USER, field="seller_user_id"))
+    if operation.base_asset == operation.quote_asset:
+        raise RefusedError(Refused(Reason.ASSET_MISMATCH, field="quote_asset", rule="other than base_asset"))
+    if operation.buyer_fee and request.buyer_fee_asset != operation.base_asset:
+        raise RefusedError(Refused(Reason.FEE_ASSET_MISMATCH, field="buyer_fee_asset", rule="the base asset"))
+    if operation.seller_fee and request.seller_fee_asset != operation.quote_asset:
+        raise RefusedError(Refused(Reason.FEE_ASSET_MISMATCH, field="seller_fee_asset", rule="the quote asset"))
