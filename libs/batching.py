@@ -43,8 +43,11 @@ class Batcher(Generic[Item, Result]):
         self._queue_items = QUEUE_ITEMS.labels(name)
         self._name = name
 
-    async def submit(self, items: Sequence[Item]) -> Sequence[Result]:
-        """Results of these items. Raises RefusedError(OVERLOADED) where more than `max_waiting` items would wait."""
+    def enqueue(self, items: Sequence[Item]) -> asyncio.Future[Sequence[Result]]:
+        """Take a place in the queue now; the future has the results. What waits is served in the order of these calls.
+
+        Raises RefusedError(OVERLOADED) where more than `max_waiting` items would wait.
+        """
         assert 0 < len(items) <= self._max_items, "callers check their batch limit first"
         if self._waiting + len(items) > self._max_waiting:
             detail = {"queue": self._name, "retry_after_s": "1"}
@@ -53,7 +56,11 @@ class Batcher(Generic[Item, Result]):
         self._calls.append((items, done))
         self._waiting += len(items)
         self._wake.set()
-        return await done
+        return done
+
+    async def submit(self, items: Sequence[Item]) -> Sequence[Result]:
+        """Results of these items; errors as in `enqueue`."""
+        return await self.enqueue(items)
 
     async def submit_one(self, item: Item) -> Result:
         """Result of one item; errors as in `submit`."""

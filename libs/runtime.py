@@ -33,7 +33,7 @@ def run_service(
     except ConfigError as error:
         log.error("unusable settings", error=str(error))
         sys.exit(EXIT_BAD_CONFIG)
-    except Exception:  # noqa: BLE001 - the outermost layer
+    except Exception:
         log.exception("stopped by a fault")
         sys.exit(EXIT_FAILED)
     log.info("stopped")

@@ -28,10 +28,7 @@ class AccessRule:
 def access_rule(method: MethodDescriptor) -> AccessRule:
     """The rule of one method; a method without the option needs a service credential."""
     scope = method.GetOptions().Extensions[access_pb2.access].scope
-    if scope == access_pb2.SCOPE_PUBLIC:
-        name = ""
-    else:
-        name = _SCOPE_NAMES.get(scope, SERVICE_SCOPE)
+    name = "" if scope == access_pb2.SCOPE_PUBLIC else _SCOPE_NAMES.get(scope, SERVICE_SCOPE)
     return AccessRule(scope=name, names_user="user_id" in method.input_type.fields_by_name)
 
 

@@ -1,7 +1,7 @@
 """Calls to other services: credential, request id, deadline, and patience with passing faults."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -12,15 +12,7 @@ from libs.ids import new_id
 from libs.rpc.errors import refused_from_call
 from libs.rpc.server import MESSAGE_MAX_BYTES, REQUEST_ID
 
-Response = TypeVar("Response", covariant=True)
 _PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-
-
-class UnaryMethod(Protocol[Response]):
-    """A stub's method."""
-
-    def __call__(self, request: Any, /, *, timeout: float, metadata: tuple[tuple[str, str], ...]) -> Any:
-        """Start the call."""
 
 
 def open_channel(target: str) -> grpc.aio.Channel:
@@ -46,14 +38,14 @@ class Peer:
         self._timeout_s = timeout_s
         self._patience_s = patience_s
 
-    async def call(self, method: UnaryMethod[Response], request: Any) -> Any:
+    async def call(self, method: Callable[..., Any], request: Any) -> Any:
         """The response; tried once. Raises RefusedError."""
         try:
             return await method(request, timeout=self._timeout_s, metadata=self.metadata())
         except grpc.aio.AioRpcError as error:
             raise refused_from_call(error, dependency=self._name) from error
 
-    async def call_patiently(self, method: UnaryMethod[Response], request: Any) -> Any:
+    async def call_patiently(self, method: Callable[..., Any], request: Any) -> Any:
         """The response; UNAVAILABLE and DEADLINE_EXCEEDED are tried again until `patience_s` is over.
 
         Only for requests with an idempotency key. Raises RefusedError.

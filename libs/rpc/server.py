@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -20,7 +20,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from libs.config import Service
-from libs.identity import Caller, TokenVerifier
+from libs.identity import SERVICE_SCOPE, Caller, TokenVerifier
 from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import PUBLIC, AccessRule, access_rules, admit, authenticate
@@ -141,7 +141,7 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         elif isinstance(error, grpc.aio.AbortError):
             raise error
         else:
-            log.exception("unexpected fault in a handler", method=method, exc_info=error)
+            log.error("unexpected fault in a handler", method=method, exc_info=error)
             refused = Refused(Reason.INTERNAL)
         code = code_of(refused.reason)
         RPC_TOTAL.labels(method, code.name).inc()
@@ -151,14 +151,20 @@ class _HouseRules(grpc.aio.ServerInterceptor):
 
 
 class RpcServer:
-    """One service on one port: start, report health, drain on stop."""
+    """One service on one port: start, report health, drain on stop.
 
-    def __init__(self, settings: Service, verifier: TokenVerifier, services: Iterable[ServiceDescriptor]) -> None:
+    With `internal` every method needs a service credential, whatever its own rule says: that rule is then for the edge,
+    which lets users in and calls on their behalf.
+    """
+
+    def __init__(
+        self, settings: Service, verifier: TokenVerifier, service: ServiceDescriptor, *, internal: bool
+    ) -> None:
         self._settings = settings
-        self._names = [service.full_name for service in services]
-        rules: dict[str, AccessRule] = {}
-        for service in services:
-            rules |= access_rules(service)
+        self._names = [service.full_name]
+        rules = access_rules(service)
+        if internal:
+            rules = {method: AccessRule(SERVICE_SCOPE, names_user=rule.names_user) for method, rule in rules.items()}
         self.grpc = grpc.aio.server(
             interceptors=[_HouseRules(rules, verifier)],
             options=[
@@ -193,6 +199,11 @@ class RpcServer:
         """Report NOT_SERVING, take no new calls, give those under way a grace period."""
         await self._health.enter_graceful_shutdown()
         await self.grpc.stop(DRAIN_S)
+
+    async def until_stopped(self) -> None:
+        """Return after SIGTERM or SIGINT and the drain that follows."""
+        await until_told_to_stop()
+        await self.drain()
 
 
 async def until_told_to_stop() -> None:

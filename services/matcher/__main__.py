@@ -13,7 +13,7 @@ from libs.bus.connect import connect_publisher
 from libs.config import Settings
 from libs.db.pool import DatabaseAway, open_pool
 from libs.identity import TokenVerifier
-from libs.rpc.server import RpcServer, until_told_to_stop
+from libs.rpc.server import RpcServer
 from libs.runtime import run_service, serve_until_stopped
 from services.matcher.books import BookHub
 from services.matcher.core.engine import Engine
@@ -49,7 +49,9 @@ async def main(settings: Settings) -> None:
     intake = Batcher(
         sequencer.commit, name="matcher", max_items=mine.batch_max, max_waiting=mine.queue_max, fatal=FATAL
     )
-    server = RpcServer(mine, TokenVerifier(settings.auth), [matcher_pb2.DESCRIPTOR.services_by_name["MatcherService"]])
+    server = RpcServer(
+        mine, TokenVerifier(settings.auth), matcher_pb2.DESCRIPTOR.services_by_name["MatcherService"], internal=True
+    )
     service = MatcherService(
         intake=intake, sequencer=sequencer, engine=engine, books=books, journal=journal, relay=relay,
         batch_max=mine.batch_max,
@@ -57,7 +59,7 @@ async def main(settings: Settings) -> None:
     matcher_pb2_grpc.add_MatcherServiceServicer_to_server(service, server.grpc)
     await server.start()
     await serve_until_stopped(
-        intake.run(), relay.run(), relay.prune(), keep_lease(journal, mine.lease_ms), stop=stop_gently(server)
+        intake.run(), relay.run(), relay.prune(), keep_lease(journal, mine.lease_ms), stop=server.until_stopped()
     )
     await journal.give_lease()
     await publisher.close()
@@ -86,12 +88,6 @@ async def keep_lease(journal: Journal, lease_ms: int) -> None:
             await journal.keep_lease()
         except DatabaseAway as error:
             log.warning("cannot renew the lease", error=f"{type(error).__name__}: {error}")
-
-
-async def stop_gently(server: RpcServer) -> None:
-    """Drain when told to stop."""
-    await until_told_to_stop()
-    await server.drain()
 
 
 if __name__ == "__main__":

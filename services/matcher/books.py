@@ -113,8 +113,9 @@ class BookHub:
         )
 
     async def subscribe(self, symbol: str, depth: int) -> AsyncIterator[matcher_pb2.StreamBookResponse]:
-        """A snapshot, then deltas; a snapshot again for who was too slow. Raises RefusedError as `snapshot`,
-        TOO_MANY_SUBSCRIBERS.
+        """A snapshot, then deltas; a snapshot again for who was too slow.
+
+        Raises RefusedError as `snapshot` does, and TOO_MANY_SUBSCRIBERS.
         """
         market, depth = self._market(symbol), _checked_depth(depth)
         if self._subscribers >= self._subscribers_max:
@@ -166,10 +167,14 @@ class BookHub:
 def book_checksum(book: Book) -> int:
     """CRC32 as Kraken's WebSocket v2 book: ten best asks, then bids; price and quantity without point and leading zeros.
 
-    Source: Kraken API docs, guides/spot-ws-book-v2. Ours always takes all 8 decimals.
+    The digits are those of the decimal strings that the stream sends. Source: Kraken API docs, guides/spot-ws-book-v2.
     """
     levels = [*book.depth(Side.SELL, CHECKSUM_LEVELS), *book.depth(Side.BUY, CHECKSUM_LEVELS)]
-    return zlib.crc32("".join(f"{price}{quantity}" for price, quantity in levels).encode("ascii"))
+    return zlib.crc32("".join(_digits(price) + _digits(quantity) for price, quantity in levels).encode("ascii"))
+
+
+def _digits(units: int) -> str:
+    return format_units(units).replace(".", "").lstrip("0")
 
 
 def _checked_depth(depth: int) -> int:

@@ -86,7 +86,7 @@ class Relay:
         while waiting and waiting[0][0] <= self._published:
             waiting.popleft()
         if waiting and waiting[0][0] == self._published + 1:
-            batch = []
+            batch: list[tuple[int, Message]] = []
             for position, message in waiting:
                 if len(batch) == BATCH_MAX or position != self._published + 1 + len(batch):
                     break

@@ -6,7 +6,7 @@ from libs.batching import Batcher
 from libs.config import Settings
 from libs.db.pool import open_pool
 from libs.identity import TokenVerifier
-from libs.rpc.server import RpcServer, until_told_to_stop
+from libs.rpc.server import RpcServer
 from libs.runtime import run_service, serve_until_stopped
 from services.wallet.intake import Intake
 from services.wallet.service import WalletService
@@ -19,18 +19,14 @@ async def main(settings: Settings) -> None:
     pool = await open_pool(settings.database, service="wallet")
     store = LedgerStore(pool)
     intake = Batcher(Intake(store=store).apply, name="wallet", max_items=mine.batch_max, max_waiting=mine.queue_max)
-    server = RpcServer(mine, TokenVerifier(settings.auth), [wallet_pb2.DESCRIPTOR.services_by_name["WalletService"]])
+    server = RpcServer(
+        mine, TokenVerifier(settings.auth), wallet_pb2.DESCRIPTOR.services_by_name["WalletService"], internal=True
+    )
     service = WalletService(intake=intake, store=store, pool=pool, batch_max=mine.batch_max)
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, server.grpc)
     await server.start()
-    await serve_until_stopped(intake.run(), stop=stop_gently(server))
+    await serve_until_stopped(intake.run(), stop=server.until_stopped())
     await pool.close()
-
-
-async def stop_gently(server: RpcServer) -> None:
-    """Drain when told to stop."""
-    await until_told_to_stop()
-    await server.drain()
 
 
 if __name__ == "__main__":

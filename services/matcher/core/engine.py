@@ -1,6 +1,7 @@
-"""The matching engine: `apply(command, at) -> outcome`, deterministic. The same commands give the same trades, order
-updates and state, on any machine, at any time; the journal depends on it. What may never live here: I/O, clocks,
-randomness, iteration over sets, floats.
+"""The matching engine: `apply(command, at) -> outcome`, deterministic.
+
+The same commands give the same trades, order updates and state, on any machine, at any time; the journal depends on it.
+What may never live here: I/O, clocks, randomness, iteration over sets, floats.
 """
 
 import hashlib

@@ -1,0 +1,314 @@
+"""An order's way: record, reserve, submit, release, answer; a batch at a time, everything waiting in the next.
+
+Each step is idempotent by the order's id, so that a step whose outcome is unknown is simply done again: here while the
+caller waits, by the caller's own repeat, or in the end by the resolver.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from exchange.common.v1 import order_pb2
+from exchange.events.v1 import order_pb2 as order_events_pb2
+from exchange.matcher.v1 import command_pb2
+from exchange.wallet.v1 import operation_pb2
+from prometheus_client import Counter
+
+from libs.clients.wallet import WalletClient
+from libs.db.pool import DatabaseAway
+from libs.money import format_units
+from libs.reasons import Reason, Refused, RefusedError
+from services.order_gateway.clients import MatcherClient
+from services.order_gateway.core.admission import difference
+from services.order_gateway.core.lifecycle import OrderRow, Status
+from services.order_gateway.store import OrderStore, StateChange
+from services.order_gateway.wire import (
+    apply_update,
+    change_from,
+    new_order_command,
+    refusal_in,
+    release_requests,
+    reserve_request,
+)
+
+KNOWN_MAX = 200_000
+
+log = structlog.get_logger()
+RELEASES_REFUSED = Counter("releases_refused_total", "Releases that the wallet refused: always a fault of ours")
+PLACED = Counter("orders_placed_total", "Orders recorded", ["symbol", "type", "side"])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Place this order; what is in it has been admitted."""
+
+    order: OrderRow
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Cancel an order, or lower its quantity. Named by one of the two ids."""
+
+    user_id: str
+    order_id: str
+    client_order_id: str
+    quantity: int | None  # None: cancel
+
+
+Item = Place | Change
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The order after it, and its fills on entry."""
+
+    order: order_pb2.Order
+    fills: Sequence[order_pb2.Fill] = ()
+
+
+Answer = Done | Refused
+
+
+class _Work:
+    """A batch under way: what each item became, and what is left to do for it."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = items
+        self.answers: list[Answer | None] = [None] * len(items)
+        self.orders: list[OrderRow | None] = [None] * len(items)
+        # A repeat within the batch waits for the item that came first.
+        self.follows: dict[int, int] = {}
+
+    def open(self, kind: type[Item]) -> list[int]:
+        """Items of a kind that are neither answered nor following another."""
+        return [
+            number
+            for number, item in enumerate(self.items)
+            if isinstance(item, kind) and self.answers[number] is None and number not in self.follows
+        ]
+
+
+class Intake:
+    """Takes batches of items through the steps. One batch at a time."""
+
+    def __init__(self, *, store: OrderStore, wallet: WalletClient, matcher: MatcherClient) -> None:
+        self._store = store
+        self._wallet = wallet
+        self._matcher = matcher
+        # Orders this process has seen: for cancels by client id, and to know what has been released already.
+        self._known: dict[tuple[str, str], OrderRow] = {}
+        self._released: dict[str, int] = {}
+        self._under_way: set[str] = set()
+        self._finished = asyncio.Event()
+
+    def released(self, order_id: str) -> int:
+        """How many releases of an order this process has carried to the wallet."""
+        return self._released.get(order_id, 0)
+
+    async def settled_down(self, order_ids: set[str]) -> None:
+        """Wait until the batch under way, if it touches these orders, has been answered."""
+        while not self._under_way.isdisjoint(order_ids):
+            await self._finished.wait()
+
+    async def process(self, items: Sequence[Item]) -> Sequence[Answer]:
+        """One answer per item, in order. Raises RefusedError where the outcome of the whole batch is unknown."""
+        work = _Work(items)
+        try:
+            await self._record(work)
+            await self._look_up(work)
+            self._under_way = {order.order_id for order in work.orders if order is not None}
+            await self._reserve(work)
+            await self._submit(work)
+        except DatabaseAway as error:
+            log.warning("database away", error=f"{type(error).__name__}: {error}")
+            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"})) from error
+        finally:
+            self._under_way = set()
+            self._finished.set()
+            self._finished = asyncio.Event()
+        for follower, leader in work.follows.items():
+            work.answers[follower] = work.answers[leader]
+        assert None not in work.answers, "every item is answered"
+        return [answer for answer in work.answers if answer is not None]
+
+    async def _record(self, work: _Work) -> None:
+        """Step 1: every new order becomes a row before anything else happens. A repeat finds the row of the first."""
+        leaders: dict[tuple[str, str], int] = {}
+        for number in work.open(Place):
+            order = _placed(work.items[number])
+            leader = leaders.setdefault((order.user_id, order.client_order_id), number)
+            if leader != number:
+                self._follow(work, number, leader)
+        if not leaders:
+            return
+        wanted = [_placed(work.items[number]) for number in leaders.values()]
+        inserted = await self._store.insert_pending(wanted)
+        repeated = [key for key, number in leaders.items() if _placed(work.items[number]).order_id not in inserted]
+        before = await self._store.by_client_ids(repeated) if repeated else {}
+        for key, number in leaders.items():
+            order = _placed(work.items[number])
+            if order.order_id in inserted:
+                work.orders[number] = order
+                request = order.request
+                PLACED.labels(request.symbol, request.type.name, request.side.name).inc()
+            else:
+                work.answers[number] = self._repeat(order, before[key])
+                work.orders[number] = before[key]
+            self._remember(key, before.get(key, order))
+
+    def _follow(self, work: _Work, number: int, leader: int) -> None:
+        field = difference(_placed(work.items[number]).request, _placed(work.items[leader]).request)
+        if field:
+            work.answers[number] = _key_reused(field)
+        else:
+            work.follows[number] = leader
+
+    def _repeat(self, asked: OrderRow, before: OrderRow) -> Answer | None:
+        """The answer to a repeat; None where the first try got stuck, and this one takes it up."""
+        field = difference(asked.request, before.request)
+        if field:
+            return _key_reused(field)
+        if before.status is Status.PENDING:
+            return None
+        if before.status is Status.REJECTED and before.reason is Reason.INSUFFICIENT_BALANCE:
+            return Refused(before.reason, field="quantity", detail={"order_id": before.order_id})
+        return Done(apply_update(before, None))
+
+    async def _look_up(self, work: _Work) -> None:
+        """Find the orders that cancels and amends name."""
+        missing_keys, missing_ids = set(), set()
+        for number in work.open(Change):
+            item = _change(work.items[number])
+            if item.client_order_id and (item.user_id, item.client_order_id) not in self._known:
+                missing_keys.add((item.user_id, item.client_order_id))
+            elif item.order_id:
+                missing_ids.add(item.order_id)
+        by_key = await self._store.by_client_ids(missing_keys) if missing_keys else {}
+        by_id = await self._store.by_ids(missing_ids) if missing_ids else {}
+        for number in work.open(Change):
+            item = _change(work.items[number])
+            key = (item.user_id, item.client_order_id)
+            order = by_id.get(item.order_id) if item.order_id else self._known.get(key) or by_key.get(key)
+            if order is None or order.user_id != item.user_id:
+                field = "order_id" if item.order_id else "client_order_id"
+                work.answers[number] = Refused(Reason.ORDER_NOT_FOUND, field=field)
+            else:
+                work.orders[number] = order
+
+    async def _reserve(self, work: _Work) -> None:
+        """Step 2: hold the money. An order whose money is not there is REJECTED, and its caller told why."""
+        numbers = work.open(Place)
+        if not numbers:
+            return
+        orders = [_found(work, number) for number in numbers]
+        results = await self._wallet.reserve([reserve_request(order) for order in orders])
+        rejected: list[StateChange] = []
+        for number, order, result in zip(numbers, orders, results, strict=True):
+            if isinstance(result, Refused):
+                reason = Reason.GIVEN_UP if result.reason is Reason.RESERVATION_CLOSED else result.reason
+                rejected.append(_rejected(order, reason))
+                detail = {**result.detail, "order_id": order.order_id}
+                work.answers[number] = Refused(reason, field="quantity", rule=result.rule, detail=detail)
+        if rejected:
+            await self._store.update(rejected, flush=True)
+
+    async def _submit(self, work: _Work) -> None:
+        """Step 3 and 4: the matcher decides; what it frees is released, what it says recorded, before the answer."""
+        numbers = sorted(work.open(Place) + work.open(Change))
+        if not numbers:
+            return
+        commands = [_command(work.items[number], _found(work, number)) for number in numbers]
+        results = await self._matcher.submit(commands)
+        updates: dict[str, order_events_pb2.OrderUpdate] = {}
+        for number, result in zip(numbers, results, strict=True):
+            order = _found(work, number)
+            refused = refusal_in(result)
+            if result.HasField("order"):
+                newest = updates.get(order.order_id)
+                if newest is None or newest.version <= result.order.version:
+                    updates[order.order_id] = result.order
+            work.answers[number] = refused or Done(apply_update(order, result.order), result.fills)
+        await self.record_updates(list(updates.values()))
+
+    async def record_updates(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:
+        """Carry what the matcher freed to the wallet, and its states to the record.
+
+        Both are also done, by their keys once, by the consumer of order events; so a fault here is only logged.
+        """
+        if not updates:
+            return
+        releases = [
+            release
+            for update in updates
+            for release in release_requests(update, already_released=self.released(update.order_id))
+        ]
+        try:
+            if releases:
+                await self.release(releases)
+            for update in updates:
+                self._note_released(update.order_id, len(update.releases))
+            await self._store.update(
+                [change_from(update, released=len(update.releases)) for update in updates], flush=False
+            )
+        except (RefusedError, *DatabaseAway) as error:
+            log.warning("left to the order events", error=str(error), updates=len(updates))
+
+    async def release(self, releases: Sequence[operation_pb2.ReleaseRequest]) -> None:
+        """Free amounts. Raises RefusedError where the whole call failed.
+
+        One that the wallet refuses is a fault of ours that trying again would not mend: it is logged and counted, and
+        the audit shows the reservation.
+        """
+        for release, result in zip(releases, await self._wallet.release(releases), strict=True):
+            if isinstance(result, Refused):
+                RELEASES_REFUSED.inc()
+                log.error("release refused", order_id=release.order_id, key=release.key, refused=str(result))
+
+    def _remember(self, key: tuple[str, str], order: OrderRow) -> None:
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        self._known[key] = order
+
+    def _note_released(self, order_id: str, count: int) -> None:
+        if not count:
+            return
+        if len(self._released) >= KNOWN_MAX:
+            self._released.clear()
+        self._released[order_id] = count
+
+
+def _placed(item: Item) -> OrderRow:
+    assert isinstance(item, Place)
+    return item.order
+
+
+def _change(item: Item) -> Change:
+    assert isinstance(item, Change)
+    return item
+
+
+def _found(work: _Work, number: int) -> OrderRow:
+    order = work.orders[number]
+    assert order is not None, "open items have their order by now"
+    return order
+
+
+def _key_reused(field: str) -> Refused:
+    return Refused(Reason.KEY_REUSED, field=field, detail={"key": "client_order_id"})
+
+
+def _rejected(order: OrderRow, reason: Reason) -> StateChange:
+    return StateChange(
+        order.order_id, Status.REJECTED, reason, order.open_quantity, 0, 0, version=1, released=0,
+        updated_at=order.created_at,
+    )  # fmt: skip
+
+
+def _command(item: Item, order: OrderRow) -> command_pb2.Command:
+    if isinstance(item, Place):
+        return new_order_command(order)
+    named = {"order_id": order.order_id, "user_id": order.user_id, "symbol": order.request.symbol}
+    if item.quantity is None:
+        return command_pb2.Command(cancel=command_pb2.CancelOrder(**named))
+    return command_pb2.Command(reduce=command_pb2.ReduceOrder(**named, quantity=format_units(item.quantity)))

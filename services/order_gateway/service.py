@@ -1,0 +1,247 @@
+"""The order gateway's gRPC face."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc, order_requests_pb2, trading_session_pb2
+
+from libs.batching import Batcher
+from libs.ids import new_id, parse_id, parse_text
+from libs.money import parse_units
+from libs.paging import page_size
+from libs.reasons import Reason, Refused, RefusedError
+from libs.rpc.errors import status_of
+from libs.rpc.server import current_caller
+from services.order_gateway.clients import MatcherClient
+from services.order_gateway.core.admission import Reservation, admit, needs_reference_price
+from services.order_gateway.core.lifecycle import OrderRow, Status
+from services.order_gateway.intake import Answer, Change, Done, Item, Place
+from services.order_gateway.store import OrderStore
+from services.order_gateway.streams import OrderStreams
+from services.order_gateway.wire import apply_update, order_named, order_request, orders_message, symbol_name
+
+ORDERS_PER_CALL_MAX = 500
+PAGE_DEFAULT = 100
+PAGE_MAX = 500
+SESSION_IN_FLIGHT_MAX = 1000
+_AFTER_THE_LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
+    """Speaks gRPC; decides nothing."""
+
+    def __init__(
+        self, *, intake: Batcher[Item, Answer], store: OrderStore, matcher: MatcherClient, streams: OrderStreams
+    ) -> None:
+        self._intake = intake
+        self._store = store
+        self._matcher = matcher
+        self._streams = streams
+
+    async def PlaceOrder(
+        self, request: order_requests_pb2.PlaceOrderRequest, context: Any
+    ) -> order_requests_pb2.PlaceOrderResponse:
+        """See the proto."""
+        del context
+        done = _done(await self._intake.submit_one(await self._place(request)))
+        return order_requests_pb2.PlaceOrderResponse(order=done.order, fills=done.fills)
+
+    async def PlaceOrders(
+        self, request: order_requests_pb2.PlaceOrdersRequest, context: Any
+    ) -> order_requests_pb2.PlaceOrdersResponse:
+        """See the proto."""
+        del context
+        if not request.orders:
+            raise RefusedError(Refused(Reason.BATCH_EMPTY, field="orders"))
+        if len(request.orders) > ORDERS_PER_CALL_MAX:
+            rule = f"at most {ORDERS_PER_CALL_MAX}"
+            raise RefusedError(Refused(Reason.BATCH_TOO_LARGE, field="orders", rule=rule))
+        items: list[Place] = []
+        answers: list[Answer | None] = []
+        for order in request.orders:
+            try:
+                items.append(await self._place(order))
+                answers.append(None)
+            except RefusedError as error:
+                answers.append(error.refused)
+        placed = iter(await self._intake.submit(items) if items else ())
+        return order_requests_pb2.PlaceOrdersResponse(
+            results=[_place_result(next(placed) if answer is None else answer) for answer in answers]
+        )
+
+    async def CancelOrder(
+        self, request: order_requests_pb2.CancelOrderRequest, context: Any
+    ) -> order_requests_pb2.CancelOrderResponse:
+        """See the proto."""
+        del context
+        done = _done(await self._intake.submit_one(_cancel(request)))
+        return order_requests_pb2.CancelOrderResponse(order=done.order)
+
+    async def ReduceOrder(
+        self, request: order_requests_pb2.ReduceOrderRequest, context: Any
+    ) -> order_requests_pb2.ReduceOrderResponse:
+        """See the proto."""
+        del context
+        done = _done(await self._intake.submit_one(_reduce(request)))
+        return order_requests_pb2.ReduceOrderResponse(order=done.order)
+
+    async def GetOrder(
+        self, request: order_gateway_pb2.GetOrderRequest, context: Any
+    ) -> order_gateway_pb2.GetOrderResponse:
+        """See the proto."""
+        del context
+        if request.order_id:
+            order_id = parse_id(request.order_id, field="order_id")
+            order = (await self._store.by_ids([order_id])).get(order_id)
+        else:
+            key = (request.user_id, parse_text(request.client_order_id, field="client_order_id"))
+            order = (await self._store.by_client_ids([key])).get(key)
+        if order is None or order.user_id != request.user_id:
+            raise RefusedError(Refused(Reason.ORDER_NOT_FOUND, field="order_id"))
+        return order_gateway_pb2.GetOrderResponse(order=apply_update(order, None))
+
+    async def ListOrders(
+        self, request: order_gateway_pb2.ListOrdersRequest, context: Any
+    ) -> order_gateway_pb2.ListOrdersResponse:
+        """See the proto."""
+        del context
+        size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
+        before = parse_id(request.page_token, field="page_token") if request.page_token else _AFTER_THE_LAST
+        orders = await self._store.page(
+            request.user_id,
+            before=before,
+            symbol=symbol_name(request.symbol),
+            open_only=request.open_only,
+            limit=size,
+        )
+        response = order_gateway_pb2.ListOrdersResponse(orders=orders_message(orders))
+        if len(orders) == size:
+            response.next_page_token = orders[-1].order_id
+        return response
+
+    async def StreamOrders(
+        self, request: order_gateway_pb2.StreamOrdersRequest, context: Any
+    ) -> AsyncIterator[order_gateway_pb2.StreamOrdersResponse]:
+        """See the proto."""
+        del context
+        async for order, snapshot in self._streams.subscribe(request.user_id):
+            yield order_gateway_pb2.StreamOrdersResponse(order=order, snapshot=snapshot)
+
+    async def TradingSession(
+        self, requests: AsyncIterator[trading_session_pb2.TradingSessionRequest], context: Any
+    ) -> AsyncIterator[trading_session_pb2.TradingSessionResponse]:
+        """See the proto."""
+        del context
+        under_way: asyncio.Queue[_SessionAnswer | None] = asyncio.Queue(SESSION_IN_FLIGHT_MAX)
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    await under_way.put((request.request_id, await self._take(request)))
+            finally:
+                await under_way.put(None)
+
+        reading = asyncio.create_task(read())
+        try:
+            while (waiting := await under_way.get()) is not None:
+                yield await _session_response(*waiting)
+            await reading
+        finally:
+            reading.cancel()
+
+    async def ListSymbols(
+        self, request: order_gateway_pb2.ListSymbolsRequest, context: Any
+    ) -> order_gateway_pb2.ListSymbolsResponse:
+        """See the proto."""
+        del request, context
+        return order_gateway_pb2.ListSymbolsResponse(symbols=(await self._matcher.symbols()).symbols)
+
+    async def _place(self, message: order_requests_pb2.PlaceOrderRequest) -> Place:
+        """The order that is asked for, admitted. Raises RefusedError; then nothing was recorded."""
+        user_id = current_caller().acting_for(message.user_id)
+        client_order_id, request = order_request(message)
+        filters = await self._matcher.filters(request.symbol)
+        reference = await self._matcher.reference_price(request.symbol) if needs_reference_price(request) else 0
+        reservation = admit(request, filters, reference)
+        if not isinstance(reservation, Reservation):
+            raise RefusedError(reservation)
+        now = datetime.now(UTC)
+        return Place(
+            OrderRow(
+                order_id=new_id(),
+                user_id=user_id,
+                client_order_id=client_order_id,
+                request=request,
+                reservation=reservation,
+                status=Status.PENDING,
+                reason=Reason.NONE,
+                open_quantity=request.quantity,
+                filled_quantity=0,
+                filled_notional=0,
+                version=0,
+                released=0,
+                created_at=now,
+                updated_at=now,
+            )
+        )
+
+    async def _take(self, request: trading_session_pb2.TradingSessionRequest) -> "asyncio.Future[Sequence[Answer]]":
+        """Put one request of a session into the intake's queue; a bad one is answered in its place."""
+        try:
+            item: Item
+            match request.WhichOneof("request"):
+                case "place":
+                    item = await self._place(request.place)
+                case "cancel":
+                    item = _cancel(request.cancel)
+                case "reduce":
+                    item = _reduce(request.reduce)
+                case _:
+                    raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="request"))
+            return self._intake.enqueue((item,))
+        except RefusedError as error:
+            refused: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
+            refused.set_result((error.refused,))
+            return refused
+
+
+_SessionAnswer = tuple[int, "asyncio.Future[Sequence[Answer]]"]
+
+
+async def _session_response(
+    request_id: int, answers: "asyncio.Future[Sequence[Answer]]"
+) -> trading_session_pb2.TradingSessionResponse:
+    try:
+        answer = (await answers)[0]
+    except RefusedError as error:
+        answer = error.refused
+    if isinstance(answer, Refused):
+        return trading_session_pb2.TradingSessionResponse(request_id=request_id, error=status_of(answer))
+    return trading_session_pb2.TradingSessionResponse(request_id=request_id, order=answer.order, fills=answer.fills)
+
+
+def _done(answer: Answer) -> Done:
+    if isinstance(answer, Refused):
+        raise RefusedError(answer)
+    return answer
+
+
+def _place_result(answer: Answer) -> order_requests_pb2.PlaceOrdersResponse.Result:
+    if isinstance(answer, Refused):
+        return order_requests_pb2.PlaceOrdersResponse.Result(error=status_of(answer))
+    response = order_requests_pb2.PlaceOrderResponse(order=answer.order, fills=answer.fills)
+    return order_requests_pb2.PlaceOrdersResponse.Result(response=response)
+
+
+def _cancel(message: order_requests_pb2.CancelOrderRequest) -> Change:
+    user_id = current_caller().acting_for(message.user_id)
+    order_id, client_order_id = order_named(message)
+    return Change(user_id, order_id, client_order_id, None)
+
+
+def _reduce(message: order_requests_pb2.ReduceOrderRequest) -> Change:
+    user_id = current_caller().acting_for(message.user_id)
+    order_id, client_order_id = order_named(message)
+    return Change(user_id, order_id, client_order_id, parse_units(message.quantity, field="quantity"))

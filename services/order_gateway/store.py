@@ -1,0 +1,163 @@
+"""The orders table."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from libs.db.pool import Pool
+from libs.reasons import Reason
+from services.order_gateway.core.admission import OrderRequest, OrderType, Reservation, Side, TimeInForce
+from services.order_gateway.core.lifecycle import OrderRow, Status
+
+_COLUMNS = """order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity, quote_amount,
+    reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional, version, released,
+    created_at, updated_at"""
+INSERT_PENDING = """
+INSERT INTO orders.orders (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity,
+    quote_amount, reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional,
+    version, released, created_at, updated_at)
+SELECT o.*, 1, 0, o.quantity, 0, 0, 0, 0, $13, $13
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::smallint[], $7::smallint[],
+    $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::numeric[])
+    AS o (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity, quote_amount,
+          reserve_asset, reserve_amount)
+ON CONFLICT (user_id, client_order_id) DO NOTHING
+RETURNING order_id
+"""
+SELECT_BY_CLIENT_IDS = f"""
+SELECT {_COLUMNS} FROM orders.orders
+JOIN unnest($1::uuid[], $2::text[]) AS n (user_id, client_order_id) USING (user_id, client_order_id)
+"""
+SELECT_BY_IDS = f"SELECT {_COLUMNS} FROM orders.orders WHERE order_id = ANY ($1::uuid[])"
+SELECT_PAGE = f"""
+SELECT {_COLUMNS} FROM orders.orders
+WHERE user_id = $1 AND order_id < $2 AND ($3 = '' OR symbol = $3) AND (NOT $4 OR status IN (1, 2, 3))
+ORDER BY order_id DESC LIMIT $5
+"""
+SELECT_OPEN = f"""
+SELECT {_COLUMNS} FROM orders.orders WHERE user_id = $1 AND status IN (1, 2, 3) ORDER BY order_id DESC LIMIT $2
+"""
+SELECT_PENDING = f"""
+SELECT {_COLUMNS} FROM orders.orders WHERE status = 1 AND created_at < now() - $1 * interval '1 second'
+ORDER BY created_at LIMIT $2
+"""
+# A commit with a transaction id waits for the log up to itself, and so for everything before it.
+FLUSH = "SELECT pg_current_xact_id(), pg_logical_emit_message(true, 'flush', '')"
+# Rows are locked in the order of their ids, so that the reply's update and the event's never deadlock. With
+# synchronous_commit off the change is visible to everybody at once and not yet flushed: the order events say the same and
+# are acknowledged only after a commit that is flushed, so that the caller need not wait for the disk a fourth time.
+UPDATE_STATES = """
+WITH u AS (
+    SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::numeric[], $5::numeric[], $6::numeric[],
+        $7::bigint[], $8::integer[], $9::timestamptz[])
+    AS u (order_id, status, reason, open_quantity, filled_quantity, filled_notional, version, released, updated_at)
+), setting AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', $10, true) AS synchronous_commit
+), locked AS MATERIALIZED (
+    SELECT o.order_id FROM orders.orders o JOIN u USING (order_id)
+    WHERE o.version < u.version OR o.released < u.released
+    ORDER BY o.order_id FOR UPDATE OF o
+)
+UPDATE orders.orders o
+SET status = u.status, reason = u.reason, open_quantity = u.open_quantity, filled_quantity = u.filled_quantity,
+    filled_notional = u.filled_notional, version = u.version, released = greatest(o.released, u.released),
+    updated_at = u.updated_at
+FROM u JOIN locked USING (order_id), setting
+WHERE o.order_id = u.order_id AND (o.version < u.version OR o.version = u.version AND o.released < u.released)
+"""
+
+
+class StateChange(NamedTuple):
+    """What an update writes; `released` counts the releases that the wallet has."""
+
+    order_id: str
+    status: Status
+    reason: Reason
+    open_quantity: int
+    filled_quantity: int
+    filled_notional: int
+    version: int
+    released: int
+    updated_at: datetime
+
+
+class OrderStore:
+    """Reads and writes schema `orders`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def insert_pending(self, orders: Sequence[OrderRow]) -> set[str]:
+        """Record new orders in one commit; returns the ids of those that were new for their owner."""
+        columns = zip(*(_values(order) for order in orders), strict=True)
+        rows = await self._pool.fetch(INSERT_PENDING, *(list(column) for column in columns), orders[0].created_at)
+        return {str(row["order_id"]) for row in rows}
+
+    async def by_client_ids(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], OrderRow]:
+        """Orders by (user, client order id)."""
+        users, client_ids = zip(*keys, strict=True)
+        rows = await self._pool.fetch(SELECT_BY_CLIENT_IDS, list(users), list(client_ids))
+        return {(str(row["user_id"]), row["client_order_id"]): _order(row) for row in rows}
+
+    async def by_ids(self, order_ids: Iterable[str]) -> dict[str, OrderRow]:
+        """Orders by id, whoever owns them; callers check."""
+        return {str(row["order_id"]): _order(row) for row in await self._pool.fetch(SELECT_BY_IDS, list(order_ids))}
+
+    async def page(self, user_id: str, *, before: str, symbol: str, open_only: bool, limit: int) -> list[OrderRow]:
+        """A user's orders older than `before`, newest first."""
+        rows = await self._pool.fetch(SELECT_PAGE, user_id, before, symbol, open_only, limit)
+        return [_order(row) for row in rows]
+
+    async def open_orders(self, user_id: str, limit: int) -> list[OrderRow]:
+        """A user's orders that are not final, newest first."""
+        return [_order(row) for row in await self._pool.fetch(SELECT_OPEN, user_id, limit)]
+
+    async def pending(self, older_than_s: float, limit: int) -> list[OrderRow]:
+        """Orders that have been PENDING for long, oldest first."""
+        return [_order(row) for row in await self._pool.fetch(SELECT_PENDING, older_than_s, limit)]
+
+    async def flush(self) -> None:
+        """Return when all that was committed before, flushed or not, is on disk."""
+        await self._pool.execute(FLUSH)
+
+    async def update(self, changes: Sequence[StateChange], *, flush: bool) -> None:
+        """Bring rows up to these versions; what is newer already stays. `flush` waits until it is on disk."""
+        columns = [list(column) for column in zip(*changes, strict=True)]
+        await self._pool.execute(UPDATE_STATES, *columns, "on" if flush else "off")
+
+
+def _values(order: OrderRow) -> tuple[Any, ...]:
+    request = order.request
+    return (
+        order.order_id, order.user_id, order.client_order_id, request.symbol, request.side, request.type,
+        request.time_in_force, request.price, request.quantity, request.quote_amount, order.reservation.asset,
+        order.reservation.amount,
+    )  # fmt: skip
+
+
+def _order(row: Any) -> OrderRow:
+    request = OrderRequest(
+        symbol=row["symbol"],
+        side=Side(row["side"]),
+        type=OrderType(row["type"]),
+        time_in_force=TimeInForce(row["time_in_force"]),
+        price=row["price"],
+        quantity=row["quantity"],
+        quote_amount=row["quote_amount"],
+    )
+    return OrderRow(
+        order_id=str(row["order_id"]),
+        user_id=str(row["user_id"]),
+        client_order_id=row["client_order_id"],
+        request=request,
+        reservation=Reservation(row["reserve_asset"], row["reserve_amount"]),
+        status=Status(row["status"]),
+        reason=Reason(row["reason"]),
+        open_quantity=row["open_quantity"],
+        filled_quantity=row["filled_quantity"],
+        filled_notional=row["filled_notional"],
+        version=row["version"],
+        released=row["released"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

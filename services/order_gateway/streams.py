@@ -1,0 +1,104 @@
+"""Own updates for those who listen: order events, sorted by owner, into bounded queues."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import structlog
+from exchange.common.v1 import order_pb2
+from prometheus_client import Gauge
+
+from libs.bus.interface import Consumer
+from libs.db.pool import DatabaseAway
+from libs.reasons import Reason, Refused, RefusedError
+from services.order_gateway.store import OrderStore
+from services.order_gateway.updates import MESSAGES_MAX, newest_updates
+from services.order_gateway.wire import apply_update
+
+UPDATES_WAITING_MAX = 1000
+SNAPSHOT_MAX = 1000
+
+log = structlog.get_logger()
+SUBSCRIBERS = Gauge("order_stream_subscribers", "Open StreamOrders calls")
+
+
+class _Subscriber:
+    def __init__(self) -> None:
+        self.updates: asyncio.Queue[order_pb2.Order] = asyncio.Queue(UPDATES_WAITING_MAX)
+        self.fell_behind = False
+
+    def tell(self, order: order_pb2.Order) -> None:
+        try:
+            self.updates.put_nowait(order)
+        except asyncio.QueueFull:
+            self.fell_behind = True
+
+
+class OrderStreams:
+    """Subscribers by user."""
+
+    def __init__(self, *, listener: Consumer, store: OrderStore, subscribers_max: int) -> None:
+        self._listener = listener
+        self._store = store
+        self._subscribers_max = subscribers_max
+        self._by_user: dict[str, set[_Subscriber]] = {}
+        self._count = 0
+
+    async def run(self) -> None:
+        """Distribute until cancelled."""
+        async for batch in self._listener.batches(MESSAGES_MAX):
+            updates = newest_updates(batch.messages)
+            wanted = {order_id: update for order_id, update in updates.items() if update.user_id in self._by_user}
+            if wanted:
+                try:
+                    recorded = await self._store.by_ids(wanted)
+                except DatabaseAway as error:
+                    log.warning("subscribers are ended: database away", error=str(error))
+                    self._end_all()
+                    recorded = {}
+                for order_id, order in recorded.items():
+                    message = apply_update(order, wanted[order_id])
+                    for subscriber in self._by_user.get(order.user_id, ()):
+                        subscriber.tell(message)
+            await batch.acknowledge()
+
+    async def subscribe(self, user_id: str) -> AsyncIterator[tuple[order_pb2.Order, bool]]:
+        """(order, is snapshot): the open orders, then every change.
+
+        Raises RefusedError: TOO_MANY_SUBSCRIBERS, or OVERLOADED where the reader fell behind.
+        """
+        with self._registered(user_id) as subscriber:
+            told: dict[str, int] = {}
+            for order in await self._store.open_orders(user_id, SNAPSHOT_MAX):
+                told[order.order_id] = order.version
+                yield apply_update(order, None), True
+            while True:
+                if subscriber.fell_behind:
+                    raise RefusedError(Refused(Reason.OVERLOADED, detail={"retry_after_s": "1", "queue": "updates"}))
+                message = await subscriber.updates.get()
+                if message.version > told.get(message.order_id, -1):
+                    told.pop(message.order_id, None)  # only the snapshot can overlap with what was queued meanwhile
+                    yield message, False
+
+    @contextmanager
+    def _registered(self, user_id: str) -> Iterator[_Subscriber]:
+        if self._count >= self._subscribers_max:
+            raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {self._subscribers_max}"))
+        subscriber = _Subscriber()
+        self._by_user.setdefault(user_id, set()).add(subscriber)
+        self._count += 1
+        SUBSCRIBERS.set(self._count)
+        try:
+            yield subscriber
+        finally:
+            self._count -= 1
+            SUBSCRIBERS.set(self._count)
+            remaining = self._by_user[user_id]
+            remaining.discard(subscriber)
+            if not remaining:
+                del self._by_user[user_id]
+
+    def _end_all(self) -> None:
+        for subscribers in self._by_user.values():
+            for subscriber in subscribers:
+                subscriber.fell_behind = True

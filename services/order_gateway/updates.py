@@ -1,0 +1,92 @@
+"""Order events from the matcher: what replies did not carry (a maker's fill) or could not finish (a crash) is done here.
+
+Acknowledged only after the record is on disk, so that nothing is lost; done again without harm, so that nothing is done
+twice.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from exchange.events.v1 import order_pb2
+from google.protobuf.message import DecodeError
+
+from libs.bus.interface import Batch, Consumer, Message
+from libs.db.pool import DatabaseAway
+from libs.reasons import RefusedError
+from libs.telemetry import BUS_RETRIES
+from services.order_gateway.intake import Intake
+from services.order_gateway.store import OrderStore
+from services.order_gateway.wire import change_from, release_requests
+
+MESSAGES_MAX = 100
+_RELEASES_MAX = 1000
+_RETRY_S = 0.5
+
+log = structlog.get_logger()
+
+
+class UpdateConsumer:
+    """One queue's way into the orders table."""
+
+    def __init__(self, *, consumer: Consumer, store: OrderStore, intake: Intake, queue: str) -> None:
+        self._consumer = consumer
+        self._store = store
+        self._intake = intake
+        self._queue = queue
+
+    async def run(self) -> None:
+        """Consume until cancelled."""
+        async for batch in self._consumer.batches(MESSAGES_MAX):
+            await self._until_done(batch)
+
+    async def _until_done(self, batch: Batch) -> None:
+        while True:
+            try:
+                await self._apply(batch)
+            except (RefusedError, *DatabaseAway) as error:
+                BUS_RETRIES.labels(self._queue).inc()
+                log.warning("order events wait", error=str(error), messages=len(batch.messages))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def _apply(self, batch: Batch) -> None:
+        updates = newest_updates(batch.messages)
+        # Our own replies are about to do the same; doing it twice would only cost.
+        await self._intake.settled_down(set(updates))
+        recorded = await self._store.by_ids(updates)
+        behind = []
+        releases = []
+        for order_id, update in updates.items():
+            order = recorded.get(order_id)
+            if order is None:
+                log.error("event about an order that is not recorded", order_id=order_id)
+                continue
+            released = max(order.released, self._intake.released(order_id))
+            releases += release_requests(update, already_released=released)
+            if order.version < update.version or order.released < len(update.releases):
+                behind.append(change_from(update, released=len(update.releases)))
+        for start in range(0, len(releases), _RELEASES_MAX):
+            await self._intake.release(releases[start : start + _RELEASES_MAX])
+        if behind:
+            await self._store.update(behind, flush=True)
+        else:
+            await self._store.flush()
+        await batch.acknowledge()
+
+
+def newest_updates(messages: Sequence[Message]) -> dict[str, order_pb2.OrderUpdate]:
+    """The last state of each order that these messages tell of."""
+    newest: dict[str, order_pb2.OrderUpdate] = {}
+    for message in messages:
+        try:
+            events = order_pb2.OrderEvents.FromString(message.body)
+        except DecodeError:
+            log.exception("unreadable order event", message_id=message.message_id)
+            continue
+        for update in events.updates:
+            known = newest.get(update.order_id)
+            if known is None or known.version < update.version:
+                newest[update.order_id] = update
+    return newest
