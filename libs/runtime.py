@@ -1,7 +1,11 @@
 """How every service process begins and ends: settings, logs, metrics, event loop, exit codes."""
 
 import asyncio
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -11,6 +15,8 @@ from libs.config import ConfigError, Settings, load_settings
 from libs.telemetry import serve_metrics, setup_logging
 
 EXIT_FAILED = 1
+SUPERVISOR_PID = "SUPERVISOR_PID"
+_SUPERVISOR_POLL_S = 0.5
 EXIT_BAD_CONFIG = 78  # sysexits.h EX_CONFIG
 
 log = structlog.get_logger()
@@ -25,18 +31,33 @@ def run_service(
     except ConfigError as error:
         sys.stderr.write(f"{name}: {error}\n")
         sys.exit(EXIT_BAD_CONFIG)
+    _follow_supervisor()
     setup_logging(service=name, level=settings.log.level, json=settings.log.json_lines)
     try:
         serve_metrics(metrics_port(settings))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_as_coroutine(main, settings))
     except ConfigError as error:
-        log.error("unusable settings", error=str(error))
+        sys.stderr.write(f"{name}: {error}\n")
         sys.exit(EXIT_BAD_CONFIG)
     except Exception:
         log.exception("stopped by a fault")
         sys.exit(EXIT_FAILED)
     log.info("stopped")
+
+
+def _follow_supervisor() -> None:
+    """Under `trade-engine up`: stop gently when the supervisor is gone, however it went."""
+    supervisor = os.environ.get(SUPERVISOR_PID)
+    if not supervisor:
+        return
+
+    def watch() -> None:
+        while str(os.getppid()) == supervisor:
+            time.sleep(_SUPERVISOR_POLL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 async def _as_coroutine(main: Callable[[Settings], Awaitable[None]], settings: Settings) -> None:

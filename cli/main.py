@@ -1,0 +1,221 @@
+"""The `trade-engine` command."""
+
+import asyncio
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import asyncpg
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cli.audit import print_audit, run_audit
+from cli.demo import run_demo
+from cli.embedded import EmbeddedError
+from cli.replay import ReplayOptions, print_report, run_replay
+from cli.session import SessionError
+from cli.stack import Stack, StackError, development_secret
+from cli.users import deposit_to, user_id_of
+from libs.config import ConfigError, Settings, load_settings
+from libs.db.migrations import MigrationError, MigrationStatus, migrate_down, migrate_up, migration_status
+from libs.identity import mint_token
+from libs.reasons import RefusedError
+
+EXIT_FAILED = 1
+EXIT_BAD_CONFIG = 78
+
+console = Console(stderr=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="trade-engine")
+def cli() -> None:
+    """Run and look after a Trade Engine.
+
+    Settings come from the file named by TRADE_ENGINE_CONFIG and from TRADE_ENGINE_<SECTION>_<KEY> variables.
+    Exit codes: 0 done, 1 failed (or an audit found something), 2 wrong usage, 78 unusable settings.
+    """
+
+
+@cli.command()
+def up() -> None:
+    """Run the whole engine in the foreground; Ctrl-C stops it.
+
+    PostgreSQL, Redis and the bus are embedded, each unless it is configured (TRADE_ENGINE_DATABASE_DSN,
+    TRADE_ENGINE_REDIS_URL, TRADE_ENGINE_RABBITMQ_URL). Data is kept in TRADE_ENGINE_DATA_DIR (default: var).
+    """
+    settings = load_settings()
+    stack = Stack(
+        settings.data_dir, log_dir=settings.data_dir / "logs", on_event=lambda text: console.print(f"[dim]{text}[/dim]")
+    )
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        stack.start()
+        table = Table("part", "address", title="Trade Engine is up; Ctrl-C stops it")
+        for part, address in stack.addresses().items():
+            table.add_row(part, address)
+        Console().print(table)
+        Console().print(f"logs: {settings.data_dir / 'logs'}    a token to try it: trade-engine token --user alice")
+        stopped.wait()
+        console.print("stopping")
+    finally:
+        stack.stop()
+    console.print("stopped")
+
+
+@cli.command()
+@click.option("--user", default="", help="A user's UUID, or a nickname, which stands for a UUID made from it.")
+@click.option("--scopes", default="read trade", show_default=True, help="Scopes, separated by blanks.")
+@click.option("--life", "life_s", default=86_400, show_default=True, help="Seconds until it expires.")
+def token(user: str, scopes: str, life_s: int) -> None:
+    """Print a development token. Only where tokens are signed with the development secret."""
+    settings = settings_of_running_stack()
+    subject = user_id_of(user) if user else "operator"
+    click.echo(mint_token(settings.auth, subject=subject, scopes=scopes, life_s=life_s))
+
+
+@cli.command()
+@click.argument("user")
+@click.argument("asset")
+@click.argument("amount")
+def deposit(user: str, asset: str, amount: str) -> None:
+    """Credit USER (a UUID or a nickname) with AMOUNT of ASSET, as if it had come from outside."""
+    settings = settings_of_running_stack()
+    balance = asyncio.run(deposit_to(settings, user_id_of(user), asset, amount))
+    click.echo(f"{user_id_of(user)} has {balance} {asset}")
+
+
+@cli.group()
+def migrate() -> None:
+    """Change the database schema."""
+
+
+@migrate.command("up")
+def migrate_up_command() -> None:
+    """Apply every migration that is missing."""
+    done = asyncio.run(migrate_up(_dsn()))
+    for step in done:
+        click.echo(f"applied {step.version:06d}_{step.name}")
+    if not done:
+        click.echo("nothing to apply")
+
+
+@migrate.command("down")
+@click.option("--steps", default=1, show_default=True, type=click.IntRange(1), help="How many migrations to take back.")
+@click.confirmation_option(prompt="This drops tables with their data. Go on?")
+def migrate_down_command(steps: int) -> None:
+    """Take back the last migrations, with the data in what they made."""
+    for step in asyncio.run(migrate_down(_dsn(), steps_back=steps)):
+        click.echo(f"took back {step.version:06d}_{step.name}")
+
+
+@migrate.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def migrate_status_command(as_json: bool) -> None:
+    """Tell which migrations are applied; exits 1 where one is missing."""
+    states: list[MigrationStatus] = asyncio.run(migration_status(_dsn()))
+    rows = [
+        {"version": state.migration.version, "name": state.migration.name,
+         "appliedAt": state.applied_at.isoformat() if state.applied_at else None}
+        for state in states
+    ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        for row in rows:
+            click.echo(f"{row['version']:06d}_{row['name']}: {row['appliedAt'] or 'missing'}")
+    if any(state.applied_at is None for state in states):
+        sys.exit(EXIT_FAILED)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def audit(as_json: bool) -> None:
+    """Prove from the tables that the books are right; exits 1 where they are not.
+
+    Checks of a running system may show what is on its way (a trade matched and not yet settled) as a finding; run it when
+    the system is quiet.
+    """
+    report = asyncio.run(run_audit(settings_of_running_stack().database.dsn.get_secret_value()))
+    print_audit(report, as_json=as_json)
+    if not report.clean:
+        sys.exit(EXIT_FAILED)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--book", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="The book after the first message, ten levels a row, to begin with a full book.")  # fmt: skip
+@click.option("--symbol", default="AAPL/USD", show_default=True, help="Where to trade it.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many messages.")
+@click.option("--run-id", default="replay", show_default=True,
+              help="Names this run's orders; with the same one a run that was cut off is taken up again.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def replay(file: Path, book: Path | None, symbol: str, limit: int | None, run_id: str, as_json: bool) -> None:
+    """Send real order flow through the gateway of a running engine.
+
+    FILE has LOBSTER's message format, without header: time, type, order id, shares, price x 10000, side (1 buy, -1 sell);
+    types 1 new limit order, 2 partial cancel, 3 delete, 4 execution of the visible resting order, 5 and 7 ignored.
+    """
+    options = ReplayOptions(file=file, book=book, symbol=symbol, limit=limit, run_id=run_id, quiet=as_json)
+    report = asyncio.run(run_replay(settings_of_running_stack(), options))
+    print_report(report, as_json=as_json)
+    if report.mismatches:
+        sys.exit(EXIT_FAILED)
+
+
+@cli.command()
+@click.option("--orders", default=5000, show_default=True, type=click.IntRange(10), help="How many orders to place.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the order flow.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def demo(orders: int, seed: int, as_json: bool) -> None:
+    """Run the engine in a temporary folder, trade, settle, audit, and tell what happened."""
+    sys.exit(0 if run_demo(orders=orders, seed=seed, as_json=as_json) else EXIT_FAILED)
+
+
+def settings_of_running_stack() -> Settings:
+    """The settings; where database or secret are embedded, those of the `trade-engine up` that runs with this data_dir.
+
+    Raises StackError where nothing runs.
+    """
+    settings = load_settings()
+    update: dict[str, object] = {}
+    if not settings.database.dsn.get_secret_value():
+        running = Stack.running_environment(settings.data_dir)
+        dsn = type(settings.database).model_validate({"dsn": running["TRADE_ENGINE_DATABASE_DSN"]}).dsn
+        update["database"] = settings.database.model_copy(update={"dsn": dsn})
+    if not settings.auth.hs256_secret.get_secret_value() and settings.auth.public_key_file is None:
+        secret = type(settings.auth).model_validate(
+            {"hs256_secret": development_secret(settings.data_dir, create=False)}
+        )
+        update["auth"] = settings.auth.model_copy(update={"hs256_secret": secret.hs256_secret})
+    return settings.model_copy(update=update)
+
+
+def _dsn() -> str:
+    return settings_of_running_stack().database.dsn.get_secret_value()
+
+
+def main() -> None:
+    """Entry point: known faults become one line and an exit code."""
+    try:
+        cli(standalone_mode=True)
+    except ConfigError as error:
+        console.print(str(error), markup=False, style="red")
+        sys.exit(EXIT_BAD_CONFIG)
+    except (
+        StackError,
+        EmbeddedError,
+        SessionError,
+        MigrationError,
+        RefusedError,
+        asyncpg.PostgresError,
+        OSError,
+    ) as error:
+        console.print(f"{type(error).__name__}: {error}", markup=False, style="red")
+        sys.exit(EXIT_FAILED)

@@ -1,0 +1,66 @@
+"""Is the edge alive, and is everything behind it ready: by name, with latency."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import asyncpg
+import redis.asyncio
+import redis.exceptions
+from aiormq import connect as amqp_connect
+from aiormq.exceptions import AMQPError
+
+from libs.config import Settings
+from services.edge.backends import SERVICES, Backends
+
+_TIMEOUT_S = 2.0
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, redis.exceptions.RedisError, AMQPError)
+
+
+class Readiness:
+    """Asks every part, at the same time."""
+
+    def __init__(self, settings: Settings, backends: Backends) -> None:
+        self._settings = settings
+        self._probes: dict[str, Callable[[], Awaitable[bool]]] = {
+            "postgresql": self._postgresql,
+            "redis": self._redis,
+            "rabbitmq": self._rabbitmq,
+        }
+        for service in SERVICES:
+            self._probes[service.full_name] = partial(backends.is_serving, service)
+
+    async def check(self) -> tuple[bool, dict[str, dict[str, object]]]:
+        """Whether all are ready, and each by name: `ready`, `latencyMs`."""
+        results = await asyncio.gather(*(self._timed(probe) for probe in self._probes.values()))
+        parts = dict(zip(self._probes, results, strict=True))
+        return all(part["ready"] for part in parts.values()), parts
+
+    async def _timed(self, probe: Callable[[], Awaitable[bool]]) -> dict[str, object]:
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                ready = await probe()
+        except _AWAY:
+            ready = False
+        return {"ready": ready, "latencyMs": round((time.perf_counter() - started) * 1000, 1)}
+
+    async def _postgresql(self) -> bool:
+        connection = await asyncpg.connect(self._settings.database.dsn.get_secret_value(), timeout=_TIMEOUT_S)
+        try:
+            return bool(await connection.fetchval("SELECT 1") == 1)
+        finally:
+            await connection.close()
+
+    async def _redis(self) -> bool:
+        async with redis.asyncio.from_url(self._settings.redis.url.get_secret_value()) as client:
+            return bool(await client.ping())
+
+    async def _rabbitmq(self) -> bool:
+        url = self._settings.rabbitmq.url.get_secret_value()
+        if not url:
+            return True  # the embedded bus is PostgreSQL
+        connection = await amqp_connect(url)
+        await connection.close()
+        return True
