@@ -13,7 +13,7 @@ from exchange.common.v1 import order_pb2
 from exchange.events.v1 import order_pb2 as order_events_pb2
 from exchange.matcher.v1 import command_pb2
 from exchange.wallet.v1 import operation_pb2
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from libs.clients.wallet import WalletClient
 from libs.db.pool import DatabaseAway
@@ -36,6 +36,10 @@ KNOWN_MAX = 200_000
 
 log = structlog.get_logger()
 RELEASES_REFUSED = Counter("releases_refused_total", "Releases that the wallet refused: always a fault of ours")
+STEP_SECONDS = Histogram(
+    "gateway_step_duration_seconds", "One step of one batch", ["step"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5),
+)  # fmt: skip
 PLACED = Counter("orders_placed_total", "Orders recorded", ["symbol", "type", "side"])
 
 
@@ -115,11 +119,16 @@ class Intake:
         """One answer per item, in order. Raises RefusedError where the outcome of the whole batch is unknown."""
         work = _Work(items)
         try:
-            await self._record(work)
-            await self._look_up(work)
+            with STEP_SECONDS.labels("record").time():
+                await self._record(work)
+                await self._look_up(work)
             self._under_way = {order.order_id for order in work.orders if order is not None}
-            await self._reserve(work)
-            await self._submit(work)
+            with STEP_SECONDS.labels("reserve").time():
+                await self._reserve(work)
+            with STEP_SECONDS.labels("submit").time():
+                updates = await self._submit(work)
+            with STEP_SECONDS.labels("finish").time():
+                await self.record_updates(updates)
         except DatabaseAway as error:
             log.warning("database away", error=f"{type(error).__name__}: {error}")
             raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"})) from error
@@ -213,11 +222,11 @@ class Intake:
         if rejected:
             await self._store.update(rejected, flush=True)
 
-    async def _submit(self, work: _Work) -> None:
-        """Step 3 and 4: the matcher decides; what it frees is released, what it says recorded, before the answer."""
+    async def _submit(self, work: _Work) -> list[order_events_pb2.OrderUpdate]:
+        """Step 3: the matcher decides. Returns the newest state of each order, to be recorded before the answer."""
         numbers = sorted(work.open(Place) + work.open(Change))
         if not numbers:
-            return
+            return []
         commands = [_command(work.items[number], _found(work, number)) for number in numbers]
         results = await self._matcher.submit(commands)
         updates: dict[str, order_events_pb2.OrderUpdate] = {}
@@ -229,10 +238,10 @@ class Intake:
                 if newest is None or newest.version <= result.order.version:
                     updates[order.order_id] = result.order
             work.answers[number] = refused or Done(apply_update(order, result.order), result.fills)
-        await self.record_updates(list(updates.values()))
+        return list(updates.values())
 
     async def record_updates(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:
-        """Carry what the matcher freed to the wallet, and its states to the record.
+        """Step 4: carry what the matcher freed to the wallet, and its states to the record.
 
         Both are also done, by their keys once, by the consumer of order events; so a fault here is only logged.
         """

@@ -1,0 +1,75 @@
+"""Fixtures: the servers, once a run; the engine, once a run; fresh databases where a test needs its own."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from libs.config import Database
+from libs.db.migrations import migrate_up
+from libs.db.pool import open_pool
+from tests.support.engine import Engine, running, stack_on
+from tests.support.servers import Servers, run_apart
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_from_outside() -> None:
+    """Tests say themselves what they need."""
+    for name in list(os.environ):
+        if name.startswith("TRADE_ENGINE_"):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    found = Servers()
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+        shutil.rmtree(found.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+async def engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    """The engine on PostgreSQL, Redis and RabbitMQ; tests use users of their own in it."""
+    dsn = servers.new_database()
+    folder = tmp_path_factory.mktemp("engine")
+    async with running(stack_on(servers, folder, dsn)) as engine:
+        yield engine
+    servers.drop_database(dsn)
+
+
+@pytest.fixture
+def empty_database(servers: Servers) -> Iterator[str]:
+    """A database without a schema."""
+    dsn = servers.new_database()
+    yield dsn
+    servers.drop_database(dsn)
+
+
+@pytest.fixture
+def database(empty_database: str) -> str:
+    """A database with the schema."""
+    run_apart(migrate_up(empty_database))
+    return empty_database
+
+
+@pytest.fixture
+async def pool(database: str):
+    opened = await open_pool(Database(dsn=database), service="tests")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(scope="session")
+def flow_data() -> Path:
+    """The folder with the real order flow."""
+    if not (DATA / "aapl-messages.csv").exists():
+        pytest.skip(f"the real order flow is not at {DATA}")
+    return DATA
