@@ -30,6 +30,7 @@ class FlowMessage:
     """One line of the file; price in units of 10^-8, side 1 buy, -1 sell."""
 
     number: int
+    time: str
     kind: int
     order: str
     shares: int
@@ -162,8 +163,8 @@ def read_messages(path: Path) -> Iterator[FlowMessage]:
     with path.open(newline="", encoding="ascii") as lines:
         for number, row in enumerate(csv.reader(lines), start=1):
             try:
-                _, kind, order, shares, price, side = row
-                yield FlowMessage(number, int(kind), order, int(shares), int(price) * _PRICE_UNITS, int(side))
+                time, kind, order, shares, price, side = row
+                yield FlowMessage(number, time, int(kind), order, int(shares), int(price) * _PRICE_UNITS, int(side))
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: not time, type, order id, shares, price, side") from error
 

@@ -53,7 +53,7 @@ class Peer:
         retrying = AsyncRetrying(
             retry=retry_if_exception(_is_passing),
             stop=stop_after_delay(self._patience_s),
-            wait=wait_exponential_jitter(initial=0.05, max=0.5, jitter=0.05),
+            wait=wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05),
             reraise=True,
         )
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import threading
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,6 @@ class Servers:
 
 def run_apart(work):
     """Run a coroutine to its end in a loop of its own, also from within a running loop."""
-    import threading
 
     outcome: list = []
 

@@ -1,0 +1,53 @@
+"""kill -9 of every service in the middle of the real flow: the end is the same as if nothing had happened."""
+
+from pathlib import Path
+
+from cli.stack import SERVICES
+from tests.support.engine import Engine, running, stack_on
+from tests.support.flow import FlowRun, final_state
+from tests.support.servers import Servers
+
+MESSAGES = 4000
+
+
+async def test_killing_each_service_in_turn_changes_nothing(
+    servers: Servers, flow_data: Path, tmp_path_factory
+) -> None:
+    undisturbed = await _replayed(servers, flow_data, tmp_path_factory.mktemp("calm"), kill=())
+    disturbed = await _replayed(servers, flow_data, tmp_path_factory.mktemp("crashes"), kill=SERVICES)
+    assert len(undisturbed["trades"]) > 100
+    for name, value in undisturbed.items():
+        assert disturbed[name] == value, f"{name} differ"
+
+
+async def _replayed(servers: Servers, data: Path, folder: Path, *, kill: tuple[str, ...]) -> dict[str, object]:
+    dsn = servers.new_database()
+    async with running(stack_on(servers, folder, dsn)) as engine:
+        run = FlowRun(engine, data, "crash", limit=MESSAGES)
+        await run.fund()
+        steps = list(run.all_steps())
+        killer = _Killer(engine, kill, len(steps))
+        await run.send(steps, after=killer.after)
+        assert killer.killed == list(kill)
+        for name in kill:
+            engine.stack.wait_healthy(name)
+        report = await engine.quiet()
+        assert report.clean, [finding for finding in report.findings if finding.wrong]
+        state = await final_state(engine)
+    servers.drop_database(dsn)
+    return state
+
+
+class _Killer:
+    """Kills one service after the other, spread over the run."""
+
+    def __init__(self, engine: Engine, names: tuple[str, ...], steps: int) -> None:
+        self._engine = engine
+        self._due = {steps * number // (len(names) + 1): name for number, name in enumerate(names, start=1)}
+        self.killed: list[str] = []
+
+    def after(self, answered: int) -> None:
+        name = self._due.get(answered)
+        if name is not None:
+            self._engine.stack.kill(name)
+            self.killed.append(name)
