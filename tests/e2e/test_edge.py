@@ -1,0 +1,174 @@
+"""The REST and WebSocket door."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import websockets
+from exchange.matcher.v1 import matcher_pb2
+
+from libs.ids import new_id
+from tests.support.engine import Engine
+
+
+@pytest.fixture
+async def http(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=engine.rest, timeout=20) as client:
+        yield client
+
+
+def bearer(engine: Engine, user_id: str, scopes: str = "read trade") -> dict[str, str]:
+    return {"authorization": f"Bearer {engine.token(user_id, scopes)}"}
+
+
+async def test_an_order_is_placed_told_listed_and_cancelled(engine: Engine, http: httpx.AsyncClient) -> None:
+    user = await engine.user(USDT="1000")
+    order = {
+        "clientOrderId": "rest-1", "symbol": "BTC/USDT", "side": "SIDE_BUY", "type": "ORDER_TYPE_LIMIT",
+        "price": "100", "quantity": "1",
+    }  # fmt: skip
+    placed = await http.post("/api/v1/orders", json=order, headers=bearer(engine, user))
+    assert placed.status_code == 200, placed.text
+    assert placed.json()["order"]["status"] == "ORDER_STATUS_OPEN"
+    assert placed.headers["x-request-id"]
+    order_id = placed.json()["order"]["orderId"]
+    told = await http.get(f"/api/v1/orders/{order_id}", headers=bearer(engine, user))
+    assert told.json()["order"]["clientOrderId"] == "rest-1"
+    listed = await http.get("/api/v1/orders?open_only=true&pageSize=10", headers=bearer(engine, user))
+    assert [item["orderId"] for item in listed.json()["orders"]] == [order_id]
+    balances = await http.get("/api/v1/wallets/balances", headers=bearer(engine, user))
+    assert balances.json()["balances"] == [{"asset": "USDT", "available": "900", "reserved": "100"}]
+    cancelled = await http.delete(f"/api/v1/orders/{order_id}", headers=bearer(engine, user))
+    assert cancelled.json()["order"]["status"] == "ORDER_STATUS_CANCELLED"
+
+
+async def test_books_and_tapes_are_public_and_symbols_work_in_paths(engine: Engine, http: httpx.AsyncClient) -> None:
+    seller, buyer = await engine.user(DOGE="100"), await engine.user(USDT="1000")
+    await engine.place(seller, "SELL 100 @ 0.2", symbol="DOGE/USDT")
+    for path in ("/api/v1/books/DOGE-USDT", "/api/v1/books/DOGE%2FUSDT?depth=5"):
+        book = (await http.get(path)).json()["book"]
+        assert book["asks"] == [{"price": "0.2", "quantity": "100"}]
+    await engine.place(buyer, "BUY 100 @ 0.2", symbol="DOGE/USDT")
+    assert (await engine.quiet()).clean
+    trades = (await http.get("/api/v1/trades", params={"symbol": "DOGE/USDT"})).json()["trades"]
+    assert [(trade["price"], trade["quantity"], trade["takerSide"]) for trade in trades] == [("0.2", "100", "SIDE_BUY")]
+    assert "user" not in json.dumps(trades).lower()
+
+
+async def test_an_idempotency_key_is_the_client_order_id(engine: Engine, http: httpx.AsyncClient) -> None:
+    user = await engine.user(USDT="1000")
+    order = {"symbol": "BTC/USDT", "side": "SIDE_BUY", "type": "ORDER_TYPE_LIMIT", "price": "100", "quantity": "1"}
+    headers = {**bearer(engine, user), "idempotency-key": "key-1"}
+    first, again = [(await http.post("/api/v1/orders", json=order, headers=headers)).json() for _ in range(2)]
+    assert first["order"]["orderId"] == again["order"]["orderId"]
+    differing = await http.post("/api/v1/orders", json={**order, "clientOrderId": "other"}, headers=headers)
+    assert differing.status_code == 400
+
+
+BAD = [
+    ("no credential", {}, "{}", 401, "UNAUTHENTICATED"),
+    ("not a token", {"authorization": "Bearer nonsense"}, "{}", 401, "UNAUTHENTICATED"),
+    ("another scheme", {"authorization": "Basic abc"}, "{}", 401, "UNAUTHENTICATED"),
+    ("not JSON", None, "{", 400, "BODY_MALFORMED"),
+    ("not an object", None, "[]", 400, "BODY_MALFORMED"),
+    ("a key twice", None, '{"symbol":"BTC/USDT","symbol":"ETH/USDT"}', 400, "BODY_MALFORMED"),
+    ("an unknown field", None, '{"colour":"red"}', 400, "BODY_MALFORMED"),
+    ("a number for a text", None, '{"symbol":5}', 400, "BODY_MALFORMED"),
+    ("NaN", None, '{"price":NaN}', 400, "BODY_MALFORMED"),
+    ("an unknown choice", None, '{"side":"SIDE_UP"}', 400, "BODY_MALFORMED"),
+    ("nothing", None, "{}", 400, "FIELD_REQUIRED"),
+    ("another user's order", None, json.dumps({"userId": new_id()}), 403, "OTHER_USER"),
+]
+
+
+@pytest.mark.parametrize(("headers", "body", "status", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+async def test_bad_requests_get_problems_that_say_why(
+    engine: Engine, http: httpx.AsyncClient, headers: dict[str, str] | None, body: str, status: int, reason: str
+) -> None:
+    user = new_id()
+    sent = bearer(engine, user) if headers is None else headers
+    answer = await http.post("/api/v1/orders", content=body, headers=sent)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["reason"] == reason
+    assert answer.json()["requestId"] == answer.headers["x-request-id"]
+
+
+async def test_unknown_paths_and_methods_are_told_apart(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/api/v1/nothing")).status_code == 404
+    wrong_method = await http.put("/api/v1/orders")
+    assert wrong_method.status_code == 405
+    assert wrong_method.headers["allow"] == "GET, POST"
+
+
+async def test_wallet_writes_need_a_service_credential(engine: Engine, http: httpx.AsyncClient) -> None:
+    user = await engine.user(USDT="10")
+    reserve = {"userId": user, "asset": "USDT", "amount": "1", "orderId": new_id()}
+    refused = await http.post("/api/v1/wallets/reserve", json=reserve, headers=bearer(engine, user))
+    assert (refused.status_code, refused.json()["reason"]) == (403, "SCOPE_MISSING")
+    done = await http.post("/api/v1/wallets/reserve", json=reserve, headers=bearer(engine, "ops", "service"))
+    assert done.json()["reservedBalance"] == "1"
+    release = {"userId": user, "asset": "USDT", "orderId": reserve["orderId"], "key": new_id()}
+    released = await http.post("/api/v1/wallets/release", json=release, headers=bearer(engine, "ops", "service"))
+    assert released.json() == {"availableBalance": "10", "reservedBalance": "0"}
+
+
+async def test_a_body_over_the_limit_is_refused(engine: Engine, http: httpx.AsyncClient) -> None:
+    body = b'{"symbol":"' + b"x" * 2_000_000 + b'"}'
+    answer = await http.post("/api/v1/orders", content=body, headers=bearer(engine, new_id()))
+    assert (answer.status_code, answer.json()["field"]) == (400, "body")
+
+
+async def test_health_names_every_part(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/health/live")).json() == {"status": "alive"}
+    ready = await http.get("/health/ready")
+    assert ready.status_code == 200
+    parts = ready.json()["parts"]
+    assert {"postgresql", "redis", "rabbitmq"} < parts.keys()
+    assert len(parts) == 7
+    assert all(part["ready"] and part["latencyMs"] >= 0 for part in parts.values())
+
+
+async def test_a_socket_follows_the_book(engine: Engine) -> None:
+    user = await engine.user(EUR="100000")
+    async with websockets.connect(f"{engine.rest.replace('http', 'ws')}/ws") as socket:
+        await socket.send(json.dumps({"op": "ping"}))
+        assert json.loads(await socket.recv()) == {"op": "pong"}
+        await socket.send(json.dumps({"op": "subscribe", "channel": "book", "symbol": "BTC-EUR", "depth": 5}))
+        snapshot = json.loads(await socket.recv())
+        assert (snapshot["type"], snapshot["bids"]) == ("snapshot", [])
+        book: dict[str, str] = {}
+        sequence = snapshot["sequence"]
+        for price in (100, 101, 102, 103, 104, 105):
+            await engine.place(user, f"BUY 1 @ {price}", symbol="BTC/EUR")
+            update = json.loads(await asyncio.wait_for(socket.recv(), 10))
+            sequence += 1
+            assert (update["type"], update["sequence"]) == ("delta", sequence)
+            for level, quantity in update["bids"]:
+                book.pop(level, None) if quantity == "0" else book.update({level: quantity})
+        assert sorted(book, key=int) == ["101", "102", "103", "104", "105"]
+        response = await engine.matcher.GetBook(
+            matcher_pb2.GetBookRequest(symbol="BTC/EUR"), metadata=engine.service
+        )
+        assert update["checksum"] == response.book.checksum
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"op": "dance"}, "op"),
+        ({"op": "subscribe", "channel": "secrets"}, "channel"),
+        ({"op": "subscribe", "channel": "book"}, "symbol"),
+        ({"op": "subscribe", "channel": "book", "symbol": "BTC/USDT", "depth": 7}, "depth"),
+        ({"op": "subscribe", "channel": "book", "symbol": "NO/SUCH"}, "symbol"),
+    ],
+)
+async def test_bad_socket_messages_are_answered_and_change_nothing(engine: Engine, message: dict, field: str) -> None:
+    async with websockets.connect(f"{engine.rest.replace('http', 'ws')}/ws") as socket:
+        await socket.send(json.dumps(message))
+        answer = json.loads(await asyncio.wait_for(socket.recv(), 10))
+        assert (answer["op"], answer["field"]) == ("error", field)
+        await socket.send('{"op":"ping"}')
+        assert json.loads(await socket.recv()) == {"op": "pong"}
