@@ -8,9 +8,9 @@ from prometheus_client import Counter
 from libs.db.pool import DatabaseAway
 from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError
-from services.wallet.core.ledger import Ledger, balances_needed, reservations_needed
+from services.wallet.core.ledger import Ledger, TornViewError, balances_needed, reservations_needed
 from services.wallet.core.operations import Applied, Operation, Reserve
-from services.wallet.store import LOST_RACE, LedgerStore
+from services.wallet.store import LOST_RACE, LedgerStore, View
 
 ATTEMPTS_MAX = 10
 
@@ -50,8 +50,11 @@ class Intake:
     ) -> list[Outcome] | None:
         """The outcomes, or None where a refusal must not stand on memory alone, or another writer came first."""
         ledger = await self._store.remembered(balance_keys, order_ids)
-        before = dict(ledger.balances)
-        outcomes = _decide(ledger, operations)
+        before = View.of(ledger)
+        try:
+            outcomes = _decide(ledger, operations)
+        except TornViewError:
+            return None
         if any(isinstance(outcome, Refused) for outcome in outcomes):
             return None
         try:
@@ -70,7 +73,7 @@ class Intake:
             try:
                 async with self._store.transaction() as connection:
                     ledger = await self._store.locked(connection, balance_keys, order_ids + made, operation_keys)
-                    before = dict(ledger.balances)
+                    before = View.of(ledger)
                     outcomes = _decide(ledger, operations)
                     if ledger.changes.operations:
                         await self._store.write(ledger, before, connection)

@@ -1,11 +1,12 @@
 """The ledger's tables: read what a batch needs, write what it changed in one statement.
 
-A write names the sequence of every balance it read; if one has moved meanwhile, nothing is written and the batch is
-decided anew, now under row locks. Rows are locked in the order of (account, asset), so writers never deadlock.
+A write names the sequence of every balance it read, and what every reservation held; if one has moved meanwhile,
+nothing is written and the batch is decided anew, now under row locks. Rows are locked in the order of (account, asset), so writers never deadlock.
 """
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -66,17 +67,34 @@ WITH moved AS (
                          $28::boolean[])
 ), taken AS (
     UPDATE wallet.reservations r SET remaining = t.remaining, closed = t.closed
-    FROM unnest($29::uuid[], $30::numeric[], $31::boolean[]) AS t (order_id, remaining, closed)
-    WHERE r.order_id = t.order_id
+    FROM unnest($29::uuid[], $30::numeric[], $31::boolean[], $37::numeric[])
+        AS t (order_id, remaining, closed, old_remaining)
+    WHERE r.order_id = t.order_id AND r.remaining = t.old_remaining
+    RETURNING 1
 ), recorded AS (
     INSERT INTO wallet.operations (kind, key, operation_id, contents, answer)
     SELECT * FROM unnest($32::text[]::wallet.operation_kind[], $33::text[], $34::uuid[], $35::jsonb[], $36::jsonb[])
 )
-SELECT wallet.all_or_nothing((SELECT count(*) FROM updated), cardinality($1::uuid[]))
+SELECT wallet.all_or_nothing(
+    (SELECT count(*) FROM updated) + (SELECT count(*) FROM taken), cardinality($1::uuid[]) + cardinality($29::uuid[])
+)
 """
 
 # What another writer's win looks like: a balance moved, or it inserted the same key or row first.
 LOST_RACE = (asyncpg.SerializationError, asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Balances and reservations as they were read, before a batch was applied to them."""
+
+    balances: dict[BalanceKey, Balance]
+    reservations: dict[str, Reservation]
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> "View":
+        """What a ledger holds now."""
+        return cls(dict(ledger.balances), dict(ledger.reservations))
 
 
 class LedgerStore:
@@ -132,7 +150,7 @@ class LedgerStore:
         """A connection with an open transaction, as an async context manager."""
         return _Transaction(self._pool)
 
-    async def write(self, ledger: Ledger, before: dict[BalanceKey, Balance], connection: Any = None) -> None:
+    async def write(self, ledger: Ledger, before: View, connection: Any = None) -> None:
         """Write what the batch changed, in one statement. Raises one of LOST_RACE, and then nothing is written."""
         await (connection or self._pool).execute(WRITE_CHANGES, *_columns(ledger, before))
 
@@ -202,12 +220,14 @@ async def _fetch_reservations(connection: Any, order_ids: set[str]) -> dict[str,
     }
 
 
-def _columns(ledger: Ledger, before: dict[BalanceKey, Balance]) -> list[list[Any]]:
-    """The 36 arrays of WRITE_CHANGES."""
+def _columns(ledger: Ledger, before: View) -> list[list[Any]]:
+    """The 37 arrays of WRITE_CHANGES."""
     changes = ledger.changes
     touched = sorted(changes.balances)
-    moved = [(key, ledger.balances[key], before[key].sequence) for key in touched if before[key].sequence]
-    fresh = [(key, ledger.balances[key]) for key in touched if not before[key].sequence]
+    moved = [
+        (key, ledger.balances[key], before.balances[key].sequence) for key in touched if before.balances[key].sequence
+    ]
+    fresh = [(key, ledger.balances[key]) for key in touched if not before.balances[key].sequence]
     new = [(order, ledger.reservations[order]) for order, is_new in changes.reservations.items() if is_new]
     taken = [(order, ledger.reservations[order]) for order, is_new in changes.reservations.items() if not is_new]
     entries = changes.entries
@@ -228,6 +248,7 @@ def _columns(ledger: Ledger, before: dict[BalanceKey, Balance]) -> list[list[Any
         [held.closed for _, held in new],
         [order for order, _ in taken], [held.remaining for _, held in taken], [held.closed for _, held in taken],
         *_operation_columns(changes),
+        [before.reservations[order].remaining for order, _ in taken],
     ]  # fmt: skip
 
 

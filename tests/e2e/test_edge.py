@@ -149,9 +149,7 @@ async def test_a_socket_follows_the_book(engine: Engine) -> None:
             for level, quantity in update["bids"]:
                 book.pop(level, None) if quantity == "0" else book.update({level: quantity})
         assert sorted(book, key=int) == ["101", "102", "103", "104", "105"]
-        response = await engine.matcher.GetBook(
-            matcher_pb2.GetBookRequest(symbol="BTC/EUR"), metadata=engine.service
-        )
+        response = await engine.matcher.GetBook(matcher_pb2.GetBookRequest(symbol="BTC/EUR"), metadata=engine.service)
         assert update["checksum"] == response.book.checksum
 
 

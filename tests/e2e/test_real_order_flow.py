@@ -22,7 +22,9 @@ async def test_ten_levels_equal_the_true_book_at_every_checkpoint(engine: Engine
             (answer,) = await run.send([step])
             assert not answer.HasField("error"), (message, answer.error.message)
             if message.kind == EXECUTE:
-                assert sum(parse_units(fill.quantity, field="") for fill in answer.fills) == step.shares * 10**8, message
+                assert sum(parse_units(fill.quantity, field="") for fill in answer.fills) == step.shares * 10**8, (
+                    message
+                )
                 expected_fills += [(fill.trade_id, step.fills) for fill in answer.fills]
         if reached < len(checkpoints) and _same(message, checkpoints[reached]):
             asks, bids = await engine.book(SYMBOL)

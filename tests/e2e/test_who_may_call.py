@@ -63,7 +63,9 @@ async def test_internal_rpcs_refuse_users_and_strangers(engine: Engine, name: st
     assert await code_of_call(target, method, request, ()) is grpc.StatusCode.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("method_name", [method.name for method in GATEWAY.methods if method.name not in PUBLIC_METHODS])
+@pytest.mark.parametrize(
+    "method_name", [method.name for method in GATEWAY.methods if method.name not in PUBLIC_METHODS]
+)
 async def test_gateway_rpcs_refuse_strangers_and_other_users(engine: Engine, method_name: str) -> None:
     method = GATEWAY.methods_by_name[method_name]
     owner = await engine.user(USDT="1000")
@@ -93,9 +95,7 @@ async def test_an_order_named_by_a_stranger_is_not_found(engine: Engine) -> None
     ):
         with pytest.raises(grpc.aio.AioRpcError, match="ORDER_NOT_FOUND"):
             await call(request, metadata=engine.as_caller(other))
-    listed = await engine.gateway.ListOrders(
-        order_gateway_pb2.ListOrdersRequest(), metadata=engine.as_caller(other)
-    )
+    listed = await engine.gateway.ListOrders(order_gateway_pb2.ListOrdersRequest(), metadata=engine.as_caller(other))
     assert not listed.orders
     assert (await engine.order(order)).version == order.version
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import secrets
-import threading
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit

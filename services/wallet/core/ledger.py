@@ -25,6 +25,12 @@ from services.wallet.core.operations import (
 )
 
 BalanceKey = tuple[str, str]
+
+
+class TornViewError(Exception):
+    """Balances and reservations are not of the same moment. Read again, together; under locks it cannot be."""
+
+
 # Entry n of an operation has the operation's id with this digit at the end; operation ids end in 0.
 _ENTRY_DIGITS = "123456789abcdef"
 
@@ -255,7 +261,8 @@ class Ledger:
             after = Balance(
                 before.available + posting.available, before.reserved + posting.reserved, before.sequence + 1
             )
-            assert after.reserved >= 0, "reserved is the sum of reservations"
+            if after.reserved < 0:
+                raise TornViewError(f"{key} holds less than its reservations")
             assert after.available >= 0 or posting.account_id == EXTERNAL_ACCOUNT, "checked before"
             total[posting.asset] += posting.available + posting.reserved
             self.balances[key] = after
