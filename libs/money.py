@@ -66,15 +66,6 @@ def fee_units(received_units: int, fee_bps: int) -> int:
     return -(-received_units * fee_bps // BPS)
 
 
-def scale_of(units: int) -> int:
-    """Decimals that a step such as a tick needs: "0.01" -> 2."""
-    scale = DECIMALS
-    while scale > 0 and units % 10 == 0:
-        units //= 10
-        scale -= 1
-    return scale
-
-
 def _what_is_wrong(text: str, field: str) -> Refused:
     if text == "":
         return Refused(Reason.FIELD_REQUIRED, field=field)

@@ -43,8 +43,6 @@ async def main(settings: Settings) -> None:
         await relay.recover(lease.last_position)
         await sequencer.put_symbols(await journal.symbols())
         keeping.cancel()
-    for name, market in engine.markets.items():
-        books.add_symbol(name, market.book)
 
     intake = Batcher(
         sequencer.commit, name="matcher", max_items=mine.batch_max, max_waiting=mine.queue_max, fatal=FATAL

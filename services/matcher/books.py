@@ -97,10 +97,6 @@ class BookHub:
             market.moved.set()
             market.moved = asyncio.Event()
 
-    def add_symbol(self, symbol: str, book: Book) -> None:
-        """Show a symbol that has just been added."""
-        self._markets.setdefault(symbol, _Market(book))
-
     def snapshot(self, symbol: str, depth: int) -> book_pb2.Book:
         """The best levels. Raises RefusedError (SYMBOL_UNKNOWN, AMOUNT_OUT_OF_RANGE for the depth)."""
         market, depth = self._market(symbol), _checked_depth(depth)

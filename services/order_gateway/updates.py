@@ -15,6 +15,7 @@ from libs.bus.interface import Batch, Consumer, Message
 from libs.db.pool import DatabaseAway
 from libs.reasons import RefusedError
 from libs.telemetry import BUS_RETRIES
+from services.order_gateway.core.lifecycle import NEXT, Status
 from services.order_gateway.intake import Intake
 from services.order_gateway.store import OrderStore
 from services.order_gateway.wire import change_from, release_requests
@@ -65,6 +66,8 @@ class UpdateConsumer:
                 continue
             released = max(order.released, self._intake.released(order_id))
             releases += release_requests(update, already_released=released)
+            if order.version < update.version and Status(update.status) not in NEXT[order.status]:
+                log.error("impossible life", order_id=order_id, was=order.status.name, now=Status(update.status).name)
             if order.version < update.version or order.released < len(update.releases):
                 behind.append(change_from(update, released=len(update.releases)))
         for start in range(0, len(releases), _RELEASES_MAX):

@@ -1,7 +1,8 @@
 """The ledger's tables: read what a batch needs, write what it changed in one statement.
 
 A write names the sequence of every balance it read, and what every reservation held; if one has moved meanwhile,
-nothing is written and the batch is decided anew, now under row locks. Rows are locked in the order of (account, asset), so writers never deadlock.
+nothing is written and the batch is decided anew, now under row locks. Rows are locked in the order of (account,
+asset), so that writers never deadlock.
 """
 
 import json

@@ -31,7 +31,7 @@ class Book:
         self._levels: dict[Side, dict[int, Level]] = {Side.BUY: {}, Side.SELL: {}}
         self._keys: dict[Side, list[int]] = {Side.BUY: [], Side.SELL: []}
         self.orders = 0
-        self.changed = False
+        self.changed = True  # a new book is news
 
     def best(self, side: Side) -> Level | None:
         """The best level of a side, None where it is empty."""

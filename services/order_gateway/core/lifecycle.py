@@ -30,7 +30,6 @@ NEXT = {
     Status.REJECTED: _FINAL,
     Status.EXPIRED: _FINAL,
 }
-LIVE = frozenset({Status.OPEN, Status.PARTIALLY_FILLED})
 
 
 @dataclass(frozen=True, slots=True)

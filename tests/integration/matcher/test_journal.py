@@ -1,0 +1,166 @@
+"""Journal first: what is answered is in it, a fenced writer cannot write, recovery gives the same bytes or refuses."""
+
+import asyncio
+import itertools
+
+import pytest
+from exchange.matcher.v1 import command_pb2
+
+from libs.bus.interface import Message
+from services.matcher.books import BookHub
+from services.matcher.core.engine import Engine
+from services.matcher.journal import Journal, LeaseLostError
+from services.matcher.relay import Relay
+from services.matcher.sequencer import JournalBrokenError, Sequencer
+from tests.support.tables import NOW_NS, order_id, uid
+
+LEASE_MS = 400
+
+
+class SilentBus:
+    """Confirms everything and remembers it."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def publish(self, messages) -> None:
+        self.messages += messages
+
+    async def close(self) -> None:
+        pass
+
+
+class Leader:
+    """A matcher without its gRPC face."""
+
+    def __init__(self, pool, name: str) -> None:
+        self.journal = Journal(pool, shard=0, owner=name, address=name, lease_ms=LEASE_MS)
+        self.engine = Engine()
+        self.books = BookHub(subscribers_max=10)
+        self.bus = SilentBus()
+        self.relay = Relay(journal=self.journal, publisher=self.bus, keep_s=60)
+        times = itertools.count(NOW_NS)
+        self.sequencer = Sequencer(
+            engine=self.engine, journal=self.journal, books=self.books, relay=self.relay, clock_ns=lambda: next(times)
+        )
+
+    async def lead(self) -> "Leader":
+        while (lease := await self.journal.take_lease()) is None:
+            await asyncio.sleep(0.02)
+        await self.sequencer.recover(lease)
+        await self.relay.recover(lease.last_position)
+        await self.sequencer.put_symbols(await self.journal.symbols())
+        return self
+
+    async def place(self, *names: str, side: int = 1, price: str = "100") -> list[command_pb2.CommandResult]:
+        commands = [new_order(name, side=side, price=price) for name in names]
+        return list(await self.sequencer.commit(commands))
+
+
+def new_order(name: str, *, side: int, price: str) -> command_pb2.Command:
+    order = command_pb2.NewOrder(
+        order_id=order_id(name), user_id=uid(name.partition("#")[0]), symbol="BTC/USDT", side=side, type=1,
+        time_in_force=1, price=price, quantity="1", reserved=price if side == 1 else "1",
+    )  # fmt: skip
+    return command_pb2.Command(new_order=order)
+
+
+async def test_recovery_gives_the_same_state_and_events(pool) -> None:
+    first = await Leader(pool, "first").lead()
+    for number in range(30):
+        await first.place(f"ann#{number}", f"bob#{number}", price=str(100 + number % 3))
+        await first.place(f"cid#{number}", side=2, price=str(100 + number % 3))
+    second = await Leader(pool, "second").lead()
+    assert second.sequencer.sequence == first.sequencer.sequence > 90
+    assert second.engine.state_hash() == first.engine.state_hash()
+    assert second.books.snapshot("BTC/USDT", 10).bids == first.books.snapshot("BTC/USDT", 10).bids
+    assert second.journal.epoch == first.journal.epoch + 1
+
+
+async def test_an_old_leader_cannot_commit_and_nothing_of_its_batch_stays(pool) -> None:
+    old = await Leader(pool, "old").lead()
+    await old.place("ann#1")
+    await asyncio.sleep(LEASE_MS / 1000)
+    new = await Leader(pool, "new").lead()
+    with pytest.raises(LeaseLostError):
+        await old.place("bob#1")
+    with pytest.raises(LeaseLostError):
+        await old.journal.keep_lease()
+    await new.place("cid#1")
+    rows = await pool.fetch("SELECT epoch, first_sequence, last_sequence FROM matcher.journal ORDER BY first_sequence")
+    assert [row["epoch"] for row in rows] == sorted(row["epoch"] for row in rows)
+    reader = await Leader(pool, "reader").lead()
+    assert order_id("bob#1") not in reader.engine.orders
+    assert {order_id("ann#1"), order_id("cid#1")} <= reader.engine.orders.keys()
+
+
+async def test_only_one_of_many_gets_the_lease(pool) -> None:
+    journals = [Journal(pool, shard=0, owner=str(n), address=str(n), lease_ms=60_000) for n in range(8)]
+    leases = await asyncio.gather(*(journal.take_lease() for journal in journals))
+    assert sum(lease is not None for lease in leases) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("DELETE FROM matcher.journal WHERE first_sequence = 11", "are missing"),
+        ("UPDATE matcher.journal SET event_hash = 'x' WHERE first_sequence = 11", "other events"),
+        ("DELETE FROM matcher.journal WHERE first_sequence = 12", "the journal ends at"),
+    ],
+)
+async def test_a_damaged_journal_is_not_served(pool, damage: str, says: str) -> None:
+    leader = await Leader(pool, "leader").lead()  # ten symbols: commands 1 to 10
+    await leader.place("ann#1")
+    await leader.place("bob#1")
+    await pool.execute(damage)
+    with pytest.raises(JournalBrokenError, match=says):
+        await Leader(pool, "next").lead()
+
+
+async def test_a_malformed_command_is_answered_and_not_journaled(pool) -> None:
+    leader = await Leader(pool, "leader").lead()
+    before = leader.sequencer.sequence
+    bad = new_order("ann#1", side=1, price="1e3")
+    good = new_order("bob#1", side=1, price="100")
+    answers = await leader.sequencer.commit([bad, good, command_pb2.Command()])
+    assert "AMOUNT_MALFORMED" in str(answers[0])
+    assert answers[1].order.order_id == order_id("bob#1")
+    assert "FIELD_REQUIRED" in str(answers[2])
+    assert leader.sequencer.sequence == before + 1
+
+
+async def test_every_event_is_published_in_order_also_after_a_restart(pool) -> None:
+    first = await Leader(pool, "first").lead()
+    await first.place("ann#1", "bob#1")
+    await first.place("cid#1", side=2)
+    second = await Leader(pool, "second").lead()
+    await second.place("dee#1")
+    relaying = asyncio.create_task(second.relay.run())
+    async with asyncio.timeout(10):
+        while second.relay.lag:
+            await asyncio.sleep(0.01)
+    relaying.cancel()
+    ids = [message.message_id for message in second.bus.messages]
+    rows = await pool.fetch("SELECT message_id FROM matcher.outbox ORDER BY position")
+    assert ids == [row["message_id"] for row in rows]
+    assert len(ids) == 4
+    assert await second.journal.published() == 4
+    assert await second.journal.prune_outbox(4, 0) == 4
+
+
+async def test_a_subscriber_that_fell_behind_gets_a_snapshot_not_a_gap(pool) -> None:
+    leader = await Leader(pool, "leader").lead()
+    stream = leader.books.subscribe("BTC/USDT", 5)
+    first = await anext(stream)
+    assert first.HasField("snapshot")
+    for number in range(3):
+        await leader.place(f"ann#{number}", price=str(90 + number))
+    deltas = [await anext(stream) for _ in range(3)]
+    sequences = [first.snapshot.sequence, *(item.delta.sequence for item in deltas)]
+    assert sequences == list(range(sequences[0], sequences[0] + 4))
+    for number in range(300):  # more than the ring holds
+        await leader.place(f"bob#{number}", price=str(100 + number))
+    again = await anext(stream)
+    assert again.HasField("snapshot")
+    assert again.snapshot == leader.books.snapshot("BTC/USDT", 5)
+    await stream.aclose()

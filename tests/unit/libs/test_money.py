@@ -1,0 +1,59 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.money import MAX_UNITS, fee_units, format_units, notional_units, parse_positive, parse_units
+from libs.reasons import Reason, RefusedError
+
+BAD = [
+    ("", Reason.FIELD_REQUIRED), ("-1", Reason.AMOUNT_MALFORMED), ("+1", Reason.AMOUNT_MALFORMED),
+    ("1e3", Reason.AMOUNT_MALFORMED), ("NaN", Reason.AMOUNT_MALFORMED), ("inf", Reason.AMOUNT_MALFORMED),
+    (" 1", Reason.AMOUNT_MALFORMED), ("1\n", Reason.AMOUNT_MALFORMED), (".5", Reason.AMOUNT_MALFORMED),
+    ("5.", Reason.AMOUNT_MALFORMED), ("1_000", Reason.AMOUNT_MALFORMED), ("\u0661", Reason.AMOUNT_MALFORMED),
+    ("0.000000001", Reason.AMOUNT_TOO_PRECISE), ("1234567890123", Reason.AMOUNT_OUT_OF_RANGE),
+    ("0000000000001", Reason.AMOUNT_OUT_OF_RANGE),
+]  # fmt: skip
+GOOD = [
+    ("0", 0),
+    ("0.00000001", 1),
+    ("1", 10**8),
+    ("0.5", 5 * 10**7),
+    ("999999999999.99999999", MAX_UNITS),
+    ("007", 7 * 10**8),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), BAD)
+def test_what_is_not_a_plain_decimal_is_refused(text: str, reason: Reason) -> None:
+    with pytest.raises(RefusedError) as refused:
+        parse_units(text, field="price")
+    assert (refused.value.refused.reason, refused.value.refused.field) == (reason, "price")
+
+
+@pytest.mark.parametrize(("text", "units"), GOOD)
+def test_plain_decimals_become_units(text: str, units: int) -> None:
+    assert parse_units(text, field="") == units
+
+
+def test_zero_is_not_positive() -> None:
+    with pytest.raises(RefusedError, match="AMOUNT_NOT_POSITIVE"):
+        parse_positive("0.0", field="price")
+
+
+@given(st.integers(0, MAX_UNITS))
+def test_texts_and_units_go_there_and_back(units: int) -> None:
+    assert parse_units(format_units(units), field="") == units
+    assert format_units(-units) == ("-" if units else "") + format_units(units)
+
+
+@given(st.integers(0, MAX_UNITS), st.integers(0, 10_000))
+def test_a_fee_is_rounded_up_and_never_above_what_is_received(received: int, bps: int) -> None:
+    fee = fee_units(received, bps)
+    assert 0 <= fee <= received
+    assert received * bps <= fee * 10_000 < received * bps + 10_000
+
+
+def test_a_notional_that_is_not_exact_is_a_fault_of_ours() -> None:
+    assert notional_units(10**8, 3) == 3
+    with pytest.raises(AssertionError):
+        notional_units(1, 1)
