@@ -49,11 +49,6 @@ class Resting:
     ordered: int
     left: int
 
-    @property
-    def filled_or_taken(self) -> int:
-        """What is not left."""
-        return self.ordered - self.left
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -101,28 +96,30 @@ class Flow:
             return
         if message.kind not in {REDUCE, DELETE, EXECUTE}:
             return
-        order = self.resting.get(message.order) or self.house.get((message.side, message.price))  # type: ignore[assignment]
-        if order is None or order.left < message.shares:
+        named = self.resting.get(message.order) or self.house.get((message.side, message.price))
+        if named is None or named.left < message.shares:
             self.skipped += 1
             return
+        yield self._change(message, named)
+
+    def _change(self, message: FlowMessage, order: Resting) -> Step:
         order.left -= message.shares
         if message.kind == EXECUTE:
             key = (order.user_id, order.client_order_id)
             self.expected_fills[key] = self.expected_fills.get(key, 0) + message.shares
-            yield self._execute(message, order)
-        elif order.left == 0:
-            yield self._step(
+            return self._execute(message, order)
+        if order.left == 0:
+            return self._step(
                 message,
                 cancel=order_requests_pb2.CancelOrderRequest(
                     user_id=order.user_id, client_order_id=order.client_order_id
                 ),
             )
-        else:
-            order.ordered -= message.shares
-            reduce = order_requests_pb2.ReduceOrderRequest(
-                user_id=order.user_id, client_order_id=order.client_order_id, quantity=str(order.ordered)
-            )
-            yield self._step(message, reduce=reduce)
+        order.ordered -= message.shares
+        reduce = order_requests_pb2.ReduceOrderRequest(
+            user_id=order.user_id, client_order_id=order.client_order_id, quantity=str(order.ordered)
+        )
+        return self._step(message, reduce=reduce)
 
     def _place(self, message: FlowMessage | None, order: Resting) -> Step:
         place = order_requests_pb2.PlaceOrderRequest(
@@ -154,7 +151,7 @@ class Flow:
         self._request_id += 1
         return Step(
             message,
-            trading_session_pb2.TradingSessionRequest(request_id=self._request_id, **request),  # type: ignore[arg-type]
+            trading_session_pb2.TradingSessionRequest(request_id=self._request_id, **request),  # type: ignore[arg-type]  # one of the oneof's fields
         )
 
 

@@ -51,9 +51,8 @@ def up() -> None:
     stack = Stack(
         settings.data_dir, log_dir=settings.data_dir / "logs", on_event=lambda text: console.print(f"[dim]{text}[/dim]")
     )
-    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, signal.default_int_handler)
     try:
         stack.start()
         table = Table("part", "address", title="Trade Engine is up; Ctrl-C stops it")
@@ -61,9 +60,11 @@ def up() -> None:
             table.add_row(part, address)
         Console().print(table)
         Console().print(f"logs: {settings.data_dir / 'logs'}    a token to try it: trade-engine token --user alice")
-        stopped.wait()
+        threading.Event().wait()
+    except KeyboardInterrupt:
         console.print("stopping")
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the services stop in seconds; a second Ctrl-C would orphan them
         stack.stop()
     console.print("stopped")
 

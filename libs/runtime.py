@@ -15,6 +15,7 @@ from libs.config import ConfigError, Settings, load_settings
 from libs.telemetry import serve_metrics, setup_logging
 
 EXIT_FAILED = 1
+STOP_LIMIT_S = 8.0
 SUPERVISOR_PID = "SUPERVISOR_PID"
 _SUPERVISOR_POLL_S = 0.5
 EXIT_BAD_CONFIG = 78  # sysexits.h EX_CONFIG
@@ -69,8 +70,21 @@ async def serve_until_stopped(*background: Awaitable[None], stop: Awaitable[None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_as_task(work)) for work in background]
         await stop
+        _end_in_time()
         for task in tasks:
             task.cancel()
+
+
+def _end_in_time() -> None:
+    """Whatever hangs on the way out (a server that is gone, say) does not keep the process alive."""
+
+    def end() -> None:
+        log.error("did not stop in time", seconds=STOP_LIMIT_S)
+        os._exit(EXIT_FAILED)
+
+    timer = threading.Timer(STOP_LIMIT_S, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def _as_task(work: Awaitable[None]) -> None:

@@ -6,6 +6,7 @@ take a global lock).
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -84,7 +85,8 @@ class EmbeddedConsumer:
                         async for batch in self._tail(connection, woken, max_messages):
                             yield batch
                     finally:
-                        if not connection.is_closed():
+                        # A fault here must not take the place of the cancellation that brought us here.
+                        with contextlib.suppress(*DatabaseAway):
                             await connection.remove_listener(CHANNEL, wake)
             except DatabaseAway as error:
                 log.warning("database away", queue=self._queue.name, error=f"{type(error).__name__}: {error}")
@@ -96,11 +98,9 @@ class EmbeddedConsumer:
             woken.clear()
             rows = await connection.fetch(SELECT_OUTBOX, self._shard, position, self._queue.exchange, max_messages)
             if not rows:
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_S):
                         await woken.wait()
-                except TimeoutError:
-                    pass
                 continue
             messages = [
                 Message(row["exchange"], row["routing_key"], row["message_type"], row["message_id"], row["body"])

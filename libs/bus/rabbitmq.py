@@ -1,6 +1,7 @@
 """The bus on RabbitMQ: persistent messages, publisher confirms, manual acknowledgements, bounded prefetch."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -127,7 +128,8 @@ class RabbitConsumer:
             except _AWAY as error:
                 log.warning("connection to the broker lost", queue=self._queue.name, error=str(error))
             finally:
-                await connection.close()
+                with contextlib.suppress(*_AWAY):
+                    await connection.close()
             await asyncio.sleep(_RECONNECT_S)
 
     async def _consume(self, connection: AbstractConnection, max_messages: int) -> AsyncIterator[Batch]:
