@@ -21,7 +21,7 @@ from libs.identity import SERVICE_SCOPE, mint_token
 from libs.money import UNIT, parse_units
 from libs.rpc.client import open_channel
 
-FUNDS = {"AAPL": "100000000", "USD": "100000000000"}
+FUNDS = {"AAPL": "10000000", "USD": "1000000000"}
 _TOKEN_LIFE_S = 86_400
 _PAGE = 500
 

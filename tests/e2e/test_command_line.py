@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from tests.support.engine import Engine
@@ -84,8 +85,6 @@ async def test_audit_exits_1_where_something_is_wrong(engine: Engine, database: 
 
 
 async def _execute(dsn: str, sql: str) -> None:
-    import asyncpg
-
     connection = await asyncpg.connect(dsn)
     await connection.execute(sql)
     await connection.close()
