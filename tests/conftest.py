@@ -46,6 +46,15 @@ async def engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
+async def fresh_engine(servers: Servers, tmp_path: Path) -> AsyncIterator[Engine]:
+    """An engine of the test's own, with empty books."""
+    dsn = servers.new_database()
+    async with running(stack_on(servers, tmp_path, dsn)) as engine:
+        yield engine
+    servers.drop_database(dsn)
+
+
+@pytest.fixture
 def empty_database(servers: Servers) -> Iterator[str]:
     """A database without a schema."""
     dsn = servers.new_database()

@@ -50,15 +50,15 @@ def test_the_demo_passes_on_real_servers(servers: Servers) -> None:
     assert report["trades"] == report["settled"] > 0
 
 
-def test_replay_follows_the_real_flow_and_can_be_taken_up_again(engine: Engine, flow_data: Path) -> None:
+def test_replay_follows_the_real_flow_and_can_be_taken_up_again(fresh_engine: Engine, flow_data: Path) -> None:
     arguments = ["replay", str(flow_data / "aapl-messages.csv"), "--book", str(flow_data / "aapl-book-10.csv"),
                  "--symbol", "AAPL/USD", "--limit", "600", "--run-id", "cli", "--strict", "--json"]  # fmt: skip
-    first = run(*arguments, environment=engine.stack.environment)
+    first = run(*arguments, environment=fresh_engine.stack.environment)
     assert first.returncode == 0, first.stdout + first.stderr
     report = json.loads(first.stdout)
     assert (report["refused"], report["mismatches"]) == (0, [])
     assert report["trades"] > 10
-    again = json.loads(run(*arguments, environment=engine.stack.environment).stdout)
+    again = json.loads(run(*arguments, environment=fresh_engine.stack.environment).stdout)
     assert again["mismatches"] == []
 
 
