@@ -60,6 +60,7 @@ class Stack:
     log_dir: Path | None = None
     settings_over: dict[str, str] = field(default_factory=dict)
     on_event: Callable[[str], None] = lambda _: None
+    services: tuple[str, ...] = SERVICES
 
     def __post_init__(self) -> None:
         self._postgres: EmbeddedPostgres | None = None
@@ -84,11 +85,11 @@ class Stack:
         environment_file.write_text(json.dumps(self.environment), encoding="utf-8")
         self.on_event("migrating the database")
         self._migrate()
-        for name in SERVICES:
+        for name in self.services:
             self.start_service(name)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
-        for name in SERVICES:
+        for name in self.services:
             self.wait_healthy(name)
             self.on_event(f"{name} is healthy")
 
@@ -97,7 +98,7 @@ class Stack:
         self._stopping.set()
         (self.data_dir / _ENVIRONMENT_FILE).unlink(missing_ok=True)
         with self._lock:
-            for name in reversed(SERVICES):
+            for name in reversed(self.services):
                 if name in self._services:
                     with contextlib.suppress(ProcessLookupError):
                         self._services[name].process.send_signal(signal.SIGTERM)
@@ -116,6 +117,12 @@ class Stack:
         if not path.exists():
             raise StackError(f"nothing runs with data_dir {data_dir}: start `trade-engine up`, or set the addresses")
         return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    @property
+    def postgres(self) -> EmbeddedPostgres:
+        """The embedded server. Only where none is configured."""
+        assert self._postgres is not None, "PostgreSQL is not ours"
+        return self._postgres
 
     def settings(self) -> Settings:
         """The settings that the services run with."""
