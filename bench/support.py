@@ -29,7 +29,12 @@ def pgbench_tps(postgres: EmbeddedPostgres, *, clients: int, seconds: int) -> fl
 
     def run(*command: str) -> str:
         done = subprocess.run(
-            [postgres.bin_dir / command[0], *command[1:]], env=environment, capture_output=True, text=True, check=False, cwd="/"
+            [postgres.bin_dir / command[0], *command[1:]],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
         )
         if done.returncode and "already exists" not in done.stderr:
             raise RuntimeError(done.stderr)
@@ -50,7 +55,11 @@ def milliseconds(seconds: list[float], percent: float) -> float:
 def write_results(name: str, keys: dict[str, float], raw: dict[str, object]) -> None:
     """Write bench/results/<name>.json and print it. `keys` are what issues and tests speak of."""
     RESULTS.mkdir(exist_ok=True)
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    machine = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     (RESULTS / f"{name}.json").write_text(json.dumps({**keys, "raw": raw, "machine": machine}, indent=2) + "\n")
     table = Table(name, "")
     for key, value in keys.items():

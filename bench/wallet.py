@@ -44,15 +44,20 @@ class Load:
         while time.perf_counter() < until:
             orders = [(random.choice(self.users), new_id()) for _ in range(BATCH)]
             reserves = [
-                operation_pb2.ReserveRequest(user_id=user, asset="USDT", amount="1.5", order_id=order) for user, order in orders
+                operation_pb2.ReserveRequest(user_id=user, asset="USDT", amount="1.5", order_id=order)
+                for user, order in orders
             ]
-            answer = await self.stub.BatchReserve(operation_pb2.BatchReserveRequest(items=reserves), metadata=self.metadata)
+            answer = await self.stub.BatchReserve(
+                operation_pb2.BatchReserveRequest(items=reserves), metadata=self.metadata
+            )
             assert not [item for item in answer.results if item.HasField("error")]
             releases = [
                 operation_pb2.ReleaseRequest(user_id=user, asset="USDT", amount="1.5", order_id=order, key=f"{order}/0")
                 for user, order in orders
             ]
-            freed = await self.stub.BatchRelease(operation_pb2.BatchReleaseRequest(items=releases), metadata=self.metadata)
+            freed = await self.stub.BatchRelease(
+                operation_pb2.BatchReleaseRequest(items=releases), metadata=self.metadata
+            )
             assert not [item for item in freed.results if item.HasField("error")]
             done += 2 * BATCH
         return done
@@ -69,9 +74,19 @@ class Load:
             ]
             trades.append(
                 operation_pb2.SettleTradeRequest(
-                    trade_id=new_id(), buyer_user_id=buyer, seller_user_id=seller, buyer_order_id=buy, seller_order_id=sell,
-                    base_asset="BTC", quote_asset="USDT", quantity="0.02", price="100", buyer_fee="0.00004",
-                    buyer_fee_asset="BTC", seller_fee="0.002", seller_fee_asset="USDT",
+                    trade_id=new_id(),
+                    buyer_user_id=buyer,
+                    seller_user_id=seller,
+                    buyer_order_id=buy,
+                    seller_order_id=sell,
+                    base_asset="BTC",
+                    quote_asset="USDT",
+                    quantity="0.02",
+                    price="100",
+                    buyer_fee="0.00004",
+                    buyer_fee_asset="BTC",
+                    seller_fee="0.002",
+                    seller_fee_asset="USDT",
                 )  # fmt: skip
             )
         for start in range(0, len(reserves), 1000):

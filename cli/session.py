@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 import grpc.aio
 from exchange.gateway.v1 import order_gateway_pb2_grpc, trading_session_pb2
 
-from libs.reasons import Reason
+from libs.reasons import PASSING, Reason
 from libs.rpc.client import open_channel
 from libs.rpc.errors import refused_of
 
 Request = trading_session_pb2.TradingSessionRequest
 Answer = trading_session_pb2.TradingSessionResponse
-_PASSING = {Reason.DEPENDENCY_UNAVAILABLE, Reason.OUTCOME_UNKNOWN, Reason.OVERLOADED, Reason.INTERNAL}
+_AGAIN = {*PASSING, Reason.INTERNAL}
 _RECONNECT_S = 0.2
 
 
@@ -83,7 +83,7 @@ class _Session:
         call = self._stub.TradingSession(self._requests(), metadata=self._metadata)
         async for answer in call:
             request, sent_at = self._unanswered[0]
-            if answer.HasField("error") and refused_of(answer.error).reason in _PASSING:
+            if answer.HasField("error") and refused_of(answer.error).reason in _AGAIN:
                 call.cancel()
                 raise _TryAgainError(answer.error.message)
             self._unanswered.popleft()

@@ -64,6 +64,10 @@ class Reason(IntEnum):
     BOOK_FULL = 86
 
 
+# What a repeat of the same request may cure.
+PASSING = frozenset({Reason.DEPENDENCY_UNAVAILABLE, Reason.OUTCOME_UNKNOWN, Reason.OVERLOADED})
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refused:
     """A valid or invalid request that was not done: why, about which field, under which rule. Nothing has changed."""

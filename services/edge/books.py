@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from libs.ids import new_id
 from libs.money import parse_units
+from libs.orders import symbol_name
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import refused_from_call
 from services.edge.backends import MATCHER, Backends
@@ -226,7 +227,7 @@ def _book_named(message: dict[str, Any]) -> tuple[str, int]:
     depth = message.get("depth", 20)
     if depth not in DEPTHS or isinstance(depth, bool):
         raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="depth", rule="5, 20 or 100"))
-    return symbol.replace("-", "/"), depth
+    return symbol_name(symbol), depth
 
 
 def _price(level: tuple[str, str]) -> int:

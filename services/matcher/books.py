@@ -14,9 +14,9 @@ from exchange.matcher.v1 import book_pb2, matcher_pb2
 from prometheus_client import Gauge
 
 from libs.money import format_units
+from libs.orders import Side
 from libs.reasons import Reason, Refused, RefusedError
 from services.matcher.core.book import Book
-from services.matcher.core.orders import Side
 
 DEPTH_DEFAULT = 20
 DEPTH_MAX = 1000

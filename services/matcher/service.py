@@ -7,14 +7,14 @@ from exchange.matcher.v1 import command_pb2, matcher_pb2, matcher_pb2_grpc
 
 from libs.batching import Batcher
 from libs.money import format_units
+from libs.orders import Side, symbol_name
 from libs.reasons import Reason, Refused, RefusedError
 from services.matcher.books import BookHub
 from services.matcher.core.engine import Engine
-from services.matcher.core.orders import Side
 from services.matcher.journal import Journal
 from services.matcher.relay import Relay
 from services.matcher.sequencer import COMMANDS_MAX, Sequencer
-from services.matcher.wire import symbol_message, symbol_name
+from services.matcher.wire import symbol_message
 
 Answer = command_pb2.CommandResult | RefusedError
 

@@ -11,19 +11,17 @@ from libs.bus.interface import Message
 from libs.bus.topology import ORDER_EVENTS, TRADE_EVENTS, routing_key
 from libs.ids import parse_id
 from libs.money import format_units, parse_optional, parse_positive, parse_units
+from libs.orders import OrderType, Side, TimeInForce
 from libs.reasons import Reason, Refused, RefusedError
 from services.matcher.core.orders import (
     CancelOrder,
     Command,
     NewOrder,
     OrderState,
-    OrderType,
     Outcome,
     PutSymbol,
     ReduceOrder,
-    Side,
     Symbol,
-    TimeInForce,
     Tombstone,
     Trade,
 )
@@ -164,11 +162,6 @@ def trade_message(trade: Trade) -> trade_pb2.Trade:
         seller_fee=format_units(trade.seller_fee),
         executed_at_ns=trade.at_ns,
     )
-
-
-def symbol_name(text: str) -> str:
-    """A symbol's name; in a path it may stand as BTC-USDT."""
-    return text.replace("-", "/")
 
 
 def _new_order(message: command_pb2.NewOrder) -> NewOrder:

@@ -11,14 +11,13 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_e
 
 from libs.db.pool import DatabaseAway, Pool
 from libs.money import parse_optional
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import PASSING, Reason, Refused, RefusedError
 from libs.rpc.client import Peer, open_channel
 from services.order_gateway.core.admission import Filters
 from services.order_gateway.wire import filters_from
 
 SELECT_OWNER = "SELECT address FROM matcher.shards WHERE shard = $1"
 FILTERS_KEPT_S = 30.0
-_PASSING = {Reason.DEPENDENCY_UNAVAILABLE, Reason.OUTCOME_UNKNOWN, Reason.OVERLOADED}
 
 log = structlog.get_logger()
 
@@ -101,4 +100,4 @@ class MatcherClient:
 
 
 def _is_passing(error: BaseException) -> bool:
-    return isinstance(error, RefusedError) and error.refused.reason in _PASSING
+    return isinstance(error, RefusedError) and error.refused.reason in PASSING

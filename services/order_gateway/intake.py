@@ -18,10 +18,11 @@ from prometheus_client import Counter, Histogram
 from libs.clients.wallet import WalletClient
 from libs.db.pool import DatabaseAway
 from libs.money import format_units
+from libs.orders import Status
 from libs.reasons import Reason, Refused, RefusedError
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import difference
-from services.order_gateway.core.lifecycle import OrderRow, Status
+from services.order_gateway.core.records import OrderRow
 from services.order_gateway.store import OrderStore, StateChange
 from services.order_gateway.wire import (
     apply_update,

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from libs.db.pool import DatabaseAway
 from libs.reasons import Reason, RefusedError
 from services.order_gateway.clients import MatcherClient
-from services.order_gateway.core.lifecycle import OrderRow
+from services.order_gateway.core.records import OrderRow
 from services.order_gateway.intake import Intake
 from services.order_gateway.store import OrderStore
 from services.order_gateway.wire import close_request

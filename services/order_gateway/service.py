@@ -10,17 +10,18 @@ from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc, order
 from libs.batching import Batcher
 from libs.ids import new_id, parse_id, parse_text
 from libs.money import parse_units
+from libs.orders import Status, symbol_name
 from libs.paging import page_size
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import status_of
 from libs.rpc.server import current_caller
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import Reservation, admit, needs_reference_price
-from services.order_gateway.core.lifecycle import OrderRow, Status
+from services.order_gateway.core.records import OrderRow
 from services.order_gateway.intake import Answer, Change, Done, Item, Place
 from services.order_gateway.store import OrderStore
 from services.order_gateway.streams import OrderStreams
-from services.order_gateway.wire import apply_update, order_named, order_request, orders_message, symbol_name
+from services.order_gateway.wire import apply_update, order_named, order_request, orders_message
 
 ORDERS_PER_CALL_MAX = 500
 PAGE_DEFAULT = 100

@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from libs.db.pool import Pool
+from libs.orders import OrderType, Side, Status, TimeInForce
 from libs.reasons import Reason
-from services.order_gateway.core.admission import OrderRequest, OrderType, Reservation, Side, TimeInForce
-from services.order_gateway.core.lifecycle import OrderRow, Status
+from services.order_gateway.core.admission import OrderRequest, Reservation
+from services.order_gateway.core.records import OrderRow
 
 _COLUMNS = """order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity, quote_amount,
     reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional, version, released,

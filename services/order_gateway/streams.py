@@ -8,11 +8,12 @@ import structlog
 from exchange.common.v1 import order_pb2
 from prometheus_client import Gauge
 
+from libs.bus.consuming import MESSAGES_MAX
 from libs.bus.interface import Consumer
 from libs.db.pool import DatabaseAway
 from libs.reasons import Reason, Refused, RefusedError
 from services.order_gateway.store import OrderStore
-from services.order_gateway.updates import MESSAGES_MAX, newest_updates
+from services.order_gateway.updates import newest_updates
 from services.order_gateway.wire import apply_update
 
 UPDATES_WAITING_MAX = 1000

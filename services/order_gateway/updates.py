@@ -4,25 +4,20 @@ Acknowledged only after the record is on disk, so that nothing is lost; done aga
 twice.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 import structlog
 from exchange.events.v1 import order_pb2
 from google.protobuf.message import DecodeError
 
+from libs.bus.consuming import consume
 from libs.bus.interface import Batch, Consumer, Message
-from libs.db.pool import DatabaseAway
-from libs.reasons import RefusedError
-from libs.telemetry import BUS_RETRIES
-from services.order_gateway.core.lifecycle import NEXT, Status
+from libs.orders import NEXT, Status
 from services.order_gateway.intake import Intake
 from services.order_gateway.store import OrderStore
 from services.order_gateway.wire import change_from, release_requests
 
-MESSAGES_MAX = 100
 _RELEASES_MAX = 1000
-_RETRY_S = 0.5
 
 log = structlog.get_logger()
 
@@ -38,19 +33,7 @@ class UpdateConsumer:
 
     async def run(self) -> None:
         """Consume until cancelled."""
-        async for batch in self._consumer.batches(MESSAGES_MAX):
-            await self._until_done(batch)
-
-    async def _until_done(self, batch: Batch) -> None:
-        while True:
-            try:
-                await self._apply(batch)
-            except (RefusedError, *DatabaseAway) as error:
-                BUS_RETRIES.labels(self._queue).inc()
-                log.warning("order events wait", error=str(error), messages=len(batch.messages))
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
+        await consume(self._consumer, self._apply, queue=self._queue)
 
     async def _apply(self, batch: Batch) -> None:
         updates = newest_updates(batch.messages)

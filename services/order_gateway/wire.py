@@ -11,20 +11,16 @@ from exchange.wallet.v1 import operation_pb2
 
 from libs.ids import parse_id, parse_text
 from libs.money import format_units, parse_optional, parse_positive, parse_units
+from libs.orders import OrderType, Side, Status, TimeInForce, symbol_name
 from libs.reasons import Reason, Refused, RefusedError
-from services.order_gateway.core.admission import Filters, OrderRequest, OrderType, Side, TimeInForce
-from services.order_gateway.core.lifecycle import OrderRow, Status
+from services.order_gateway.core.admission import Filters, OrderRequest
+from services.order_gateway.core.records import OrderRow
 from services.order_gateway.store import StateChange
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIDES = {1: Side.BUY, 2: Side.SELL}
 _TYPES = {1: OrderType.LIMIT, 2: OrderType.MARKET}
 _TIMES = {1: TimeInForce.GTC, 2: TimeInForce.IOC}
-
-
-def symbol_name(text: str) -> str:
-    """A symbol's name; in a path it may stand as BTC-USDT."""
-    return text.replace("-", "/")
 
 
 def order_request(message: order_requests_pb2.PlaceOrderRequest) -> tuple[str, OrderRequest]:

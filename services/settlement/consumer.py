@@ -6,7 +6,6 @@ A passing fault keeps the message and tries again. A trade that the wallet refus
 the reason; the other trades of its message go on. A message nobody can read is given up whole.
 """
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -16,16 +15,11 @@ from exchange.wallet.v1 import operation_pb2
 from google.protobuf.message import DecodeError
 from prometheus_client import Counter, Gauge, Histogram
 
+from libs.bus.consuming import consume
 from libs.bus.interface import Batch, Consumer, Message
 from libs.clients.wallet import WalletClient
-from libs.db.pool import DatabaseAway
-from libs.reasons import Reason, Refused, RefusedError
-from libs.telemetry import BUS_RETRIES
+from libs.reasons import PASSING, Refused, RefusedError
 from services.settlement.store import DeadLetter, SettlementStore
-
-_RETRY_S = 0.5
-_PASSING = {Reason.DEPENDENCY_UNAVAILABLE, Reason.OUTCOME_UNKNOWN, Reason.OVERLOADED}
-MESSAGES_MAX = 100
 
 log = structlog.get_logger()
 SETTLED = Counter("settlement_trades_total", "Trades decided", ["outcome"])
@@ -49,21 +43,7 @@ class SettlementConsumer:
 
     async def run(self) -> None:
         """Consume until cancelled."""
-        async for batch in self._consumer.batches(MESSAGES_MAX):
-            await self._until_done(batch)
-
-    async def _until_done(self, batch: Batch) -> None:
-        while True:
-            try:
-                await self._settle(batch)
-            except (RefusedError, *DatabaseAway) as error:
-                if isinstance(error, RefusedError) and error.refused.reason not in _PASSING:
-                    raise
-                BUS_RETRIES.labels(self._queue).inc()
-                log.warning("settling waits", error=str(error), messages=len(batch.messages))
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
+        await consume(self._consumer, self._settle, queue=self._queue)
 
     async def _settle(self, batch: Batch) -> None:
         trades: list[tuple[Message, int, trade_pb2.Trade]] = []
@@ -96,7 +76,7 @@ class SettlementConsumer:
             if not isinstance(result, Refused):
                 settled.append(trade)
                 continue
-            if result.reason in _PASSING:
+            if result.reason in PASSING:
                 raise RefusedError(result)
             log.error("trade cannot be settled", trade_id=trade.trade_id, refused=str(result))
             dead.append(

@@ -6,6 +6,7 @@ from exchange.common.v1 import order_pb2
 from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
 
 from libs.money import format_units
+from libs.orders import symbol_name
 from libs.paging import page_size
 from libs.reasons import Reason, Refused, RefusedError
 from services.settlement.store import SettlementStore
@@ -30,7 +31,7 @@ class SettlementService(settlement_pb2_grpc.SettlementServiceServicer):
             raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="symbol"))
         size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         before = _sequence_from(request.page_token)
-        rows = await self._store.tape(request.symbol.replace("-", "/"), before, size)
+        rows = await self._store.tape(symbol_name(request.symbol), before, size)
         response = settlement_pb2.ListTradesResponse(trades=[_tape_trade(row) for row in rows])
         if len(rows) == size:
             response.next_page_token = str(rows[-1]["sequence"])

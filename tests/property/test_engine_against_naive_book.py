@@ -7,7 +7,7 @@ import sys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.matcher.core.orders import Side, Status
+from libs.orders import Side, Status
 from tests.support.naive import NaiveBook
 from tests.support.tables import NOW_NS, SYMBOL, Table
 

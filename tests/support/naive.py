@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from libs.money import UNIT
-from services.matcher.core.orders import NewOrder, OrderType, ReduceOrder, Side, TimeInForce
+from libs.orders import OrderType, Side, TimeInForce
+from services.matcher.core.orders import NewOrder, ReduceOrder
 
 
 @dataclass

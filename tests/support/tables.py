@@ -8,19 +8,9 @@ import uuid
 from dataclasses import dataclass, field
 
 from libs.money import UNIT, format_units, parse_units
+from libs.orders import OrderType, Side, TimeInForce
 from services.matcher.core.engine import Engine
-from services.matcher.core.orders import (
-    CancelOrder,
-    Command,
-    NewOrder,
-    OrderType,
-    Outcome,
-    PutSymbol,
-    ReduceOrder,
-    Side,
-    Symbol,
-    TimeInForce,
-)
+from services.matcher.core.orders import CancelOrder, Command, NewOrder, Outcome, PutSymbol, ReduceOrder, Symbol
 
 SYMBOL = Symbol("BTC/USDT", "BTC", "USDT", UNIT // 100, UNIT // 100, UNIT // 100, 10**6 * UNIT, 0, 10, 20, 500)
 _SPACE = uuid.UUID(int=7)

@@ -6,7 +6,8 @@ Prices of a side stand in a sorted list with the best at its end, asks negated, 
 
 from bisect import bisect_left, insort
 
-from services.matcher.core.orders import Order, Side
+from libs.orders import Side
+from services.matcher.core.orders import Order
 
 
 class Level:

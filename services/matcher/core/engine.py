@@ -11,23 +11,19 @@ from collections import deque
 from typing import Any
 
 from libs.money import UNIT, fee_units
+from libs.orders import LIVE, OrderType, Side, Status, TimeInForce
 from libs.reasons import Reason
 from services.matcher.core.book import Book
 from services.matcher.core.orders import (
-    LIVE,
     CancelOrder,
     Command,
     NewOrder,
     Order,
     OrderState,
-    OrderType,
     Outcome,
     PutSymbol,
     ReduceOrder,
-    Side,
-    Status,
     Symbol,
-    TimeInForce,
     Tombstone,
     Trade,
     state_of,

@@ -1,45 +1,9 @@
 """What goes into the engine and what comes out. Prices, quantities and amounts are units of 10^-8, times nanoseconds."""
 
-from enum import IntEnum
 from typing import NamedTuple
 
+from libs.orders import OrderType, Side, Status, TimeInForce
 from libs.reasons import Reason
-
-
-class Side(IntEnum):
-    """Values as in the proto."""
-
-    BUY = 1
-    SELL = 2
-
-
-class OrderType(IntEnum):
-    """Values as in the proto."""
-
-    LIMIT = 1
-    MARKET = 2
-
-
-class TimeInForce(IntEnum):
-    """Values as in the proto."""
-
-    GTC = 1
-    IOC = 2
-
-
-class Status(IntEnum):
-    """Values as in the proto. The engine itself never says PENDING."""
-
-    PENDING = 1
-    OPEN = 2
-    PARTIALLY_FILLED = 3
-    FILLED = 4
-    CANCELLED = 5
-    REJECTED = 6
-    EXPIRED = 7
-
-
-LIVE = frozenset({Status.OPEN, Status.PARTIALLY_FILLED})
 
 
 class Symbol(NamedTuple):

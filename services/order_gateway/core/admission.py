@@ -5,31 +5,10 @@ says why each kind of order reserves what it does.
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 from libs.money import BPS, MAX_UNITS, UNIT, format_units
+from libs.orders import OrderType, Side, TimeInForce
 from libs.reasons import Reason, Refused
-
-
-class Side(IntEnum):
-    """Values as in the proto."""
-
-    BUY = 1
-    SELL = 2
-
-
-class OrderType(IntEnum):
-    """Values as in the proto."""
-
-    LIMIT = 1
-    MARKET = 2
-
-
-class TimeInForce(IntEnum):
-    """Values as in the proto."""
-
-    GTC = 1
-    IOC = 2
 
 
 @dataclass(frozen=True, slots=True)

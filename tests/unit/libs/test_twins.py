@@ -6,11 +6,10 @@ import grpc
 import pytest
 from exchange.common.v1 import order_pb2, reason_pb2
 
+from libs import orders
 from libs.ids import new_id, parse_id, parse_text
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import code_of, refused_of, status_of
-from services.matcher.core import orders as matcher
-from services.order_gateway.core import admission, lifecycle
 
 
 def proto_values(enum, prefix: str) -> dict[str, int]:
@@ -22,26 +21,21 @@ def test_reasons_are_those_of_the_proto() -> None:
     assert twins == proto_values(reason_pb2.Reason, "REASON_")
 
 
-@pytest.mark.parametrize("module", [matcher, admission])
 @pytest.mark.parametrize(
     ("name", "proto", "prefix"),
     [("Side", order_pb2.Side, "SIDE_"), ("OrderType", order_pb2.OrderType, "ORDER_TYPE_"),
-     ("TimeInForce", order_pb2.TimeInForce, "TIME_IN_FORCE_")],
+     ("TimeInForce", order_pb2.TimeInForce, "TIME_IN_FORCE_"),
+     ("Status", order_pb2.OrderStatus, "ORDER_STATUS_")],
 )  # fmt: skip
-def test_choices_are_those_of_the_proto(module, name: str, proto, prefix: str) -> None:
-    assert {item.name: item.value for item in getattr(module, name)} == proto_values(proto, prefix)
-
-
-@pytest.mark.parametrize("status", [matcher.Status, lifecycle.Status])
-def test_statuses_are_those_of_the_proto(status) -> None:
-    assert {item.name: item.value for item in status} == proto_values(order_pb2.OrderStatus, "ORDER_STATUS_")
+def test_choices_are_those_of_the_proto(name: str, proto, prefix: str) -> None:
+    assert {item.name: item.value for item in getattr(orders, name)} == proto_values(proto, prefix)
 
 
 def test_the_life_of_an_order_is_told_for_every_status_and_ends() -> None:
-    assert lifecycle.NEXT.keys() == set(lifecycle.Status)
-    final = {status for status, following in lifecycle.NEXT.items() if not following}
+    assert orders.NEXT.keys() == set(orders.Status)
+    final = {status for status, following in orders.NEXT.items() if not following}
     assert {status.name for status in final} == {"FILLED", "CANCELLED", "REJECTED", "EXPIRED"}
-    assert all(lifecycle.Status.PENDING not in following for following in lifecycle.NEXT.values())
+    assert all(orders.Status.PENDING not in following for following in orders.NEXT.values())
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason])

@@ -3,8 +3,9 @@
 import pytest
 
 from libs.money import UNIT
+from libs.orders import Status
 from libs.reasons import Reason
-from services.matcher.core.orders import Status, Tombstone
+from services.matcher.core.orders import Tombstone
 from tests.support.tables import NOW_NS, Table, order_id, uid, units
 
 SELLS = """

@@ -3,14 +3,12 @@
 import pytest
 
 from libs.money import UNIT, parse_units
+from libs.orders import OrderType, Side, TimeInForce
 from libs.reasons import Reason, Refused
 from services.order_gateway.core.admission import (
     Filters,
     OrderRequest,
-    OrderType,
     Reservation,
-    Side,
-    TimeInForce,
     admit,
     difference,
     needs_reference_price,
