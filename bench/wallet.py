@@ -5,6 +5,7 @@ import asyncio
 import random
 import time
 
+import grpc.aio
 import uvloop
 from exchange.wallet.v1 import operation_pb2, wallet_pb2_grpc
 from rich.console import Console
@@ -27,7 +28,7 @@ console = Console(stderr=True)
 class Load:
     """Calls one wallet."""
 
-    def __init__(self, settings: Settings, channel) -> None:
+    def __init__(self, settings: Settings, channel: grpc.aio.Channel) -> None:
         self.stub = wallet_pb2_grpc.WalletServiceStub(channel)
         token = mint_token(settings.auth, subject="bench", scopes=SERVICE_SCOPE, life_s=3600)
         self.metadata = (("authorization", f"Bearer {token}"),)
@@ -87,7 +88,7 @@ class Load:
                     buyer_fee_asset="BTC",
                     seller_fee="0.002",
                     seller_fee_asset="USDT",
-                )  # fmt: skip
+                )
             )
         for start in range(0, len(reserves), 1000):
             request = operation_pb2.BatchReserveRequest(items=reserves[start : start + 1000])

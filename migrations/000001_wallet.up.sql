@@ -60,7 +60,6 @@ CREATE TABLE wallet.reservations (
     closed         boolean NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70);
-CREATE INDEX reservations_open ON wallet.reservations (user_id, asset) WHERE remaining > 0;
 
 CREATE FUNCTION wallet.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -101,7 +101,7 @@ class Intake:
         self._store = store
         self._wallet = wallet
         self._matcher = matcher
-        # Orders this process has seen: for cancels by client id, and to know what has been released already.
+        # Orders this process has seen: for cancels by client id, and to know what has been released.
         self._known: dict[tuple[str, str], OrderRow] = {}
         self._released: dict[str, int] = {}
         self._under_way: set[str] = set()
@@ -256,11 +256,8 @@ class Intake:
         try:
             if releases:
                 await self.release(releases)
-            for update in updates:
-                self._note_released(update.order_id, len(update.releases))
-            await self._store.update(
-                [change_from(update, released=len(update.releases)) for update in updates], flush=False
-            )
+            self.note_released(updates)
+            await self._store.update([change_from(update) for update in updates], flush=False)
         except (RefusedError, *DatabaseAway) as error:
             log.warning("left to the order events", error=str(error), updates=len(updates))
 
@@ -280,12 +277,13 @@ class Intake:
             self._known.clear()
         self._known[key] = order
 
-    def _note_released(self, order_id: str, count: int) -> None:
-        if not count:
-            return
+    def note_released(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:
+        """Remember that the wallet has these releases."""
         if len(self._released) >= KNOWN_MAX:
             self._released.clear()
-        self._released[order_id] = count
+        for update in updates:
+            if update.releases:
+                self._released[update.order_id] = max(len(update.releases), self.released(update.order_id))
 
 
 def _placed(item: Item) -> OrderRow:

@@ -30,6 +30,11 @@ SELECT {_COLUMNS} FROM orders.orders
 JOIN unnest($1::uuid[], $2::text[]) AS n (user_id, client_order_id) USING (user_id, client_order_id)
 """
 SELECT_BY_IDS = f"SELECT {_COLUMNS} FROM orders.orders WHERE order_id = ANY ($1::uuid[])"
+# Every change that its snapshot sees was committed before it, so that this commit's flush covers it.
+SELECT_FLUSHED_PROGRESS = """
+WITH flush AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'flush', ''))
+SELECT o.order_id, o.status, o.version, o.released FROM flush, orders.orders o WHERE o.order_id = ANY ($1::uuid[])
+"""
 SELECT_PAGE = f"""
 SELECT {_COLUMNS} FROM orders.orders
 WHERE user_id = $1 AND order_id < $2 AND ($3 = '' OR symbol = $3) AND (NOT $4 OR status IN (1, 2, 3))
@@ -42,8 +47,6 @@ SELECT_PENDING = f"""
 SELECT {_COLUMNS} FROM orders.orders WHERE status = 1 AND created_at < now() - $1 * interval '1 second'
 ORDER BY created_at LIMIT $2
 """
-# A commit with a transaction id waits for the log up to itself, and so for everything before it.
-FLUSH = "SELECT pg_current_xact_id(), pg_logical_emit_message(true, 'flush', '')"
 # Rows are locked in the order of their ids, so that the reply's update and the event's never deadlock. With
 # synchronous_commit off the change is visible to everybody at once and not yet flushed: the order events say the same and
 # are acknowledged only after a commit that is flushed, so that the caller need not wait for the disk a fourth time.
@@ -82,6 +85,14 @@ class StateChange(NamedTuple):
     updated_at: datetime
 
 
+class Progress(NamedTuple):
+    """How far the record of an order is."""
+
+    status: Status
+    version: int
+    released: int
+
+
 class OrderStore:
     """Reads and writes schema `orders`."""
 
@@ -104,6 +115,11 @@ class OrderStore:
         """Orders by id, whoever owns them; callers check."""
         return {str(row["order_id"]): _order(row) for row in await self._pool.fetch(SELECT_BY_IDS, list(order_ids))}
 
+    async def flushed_progress(self, order_ids: Iterable[str]) -> dict[str, Progress]:
+        """How far the records of these orders are; what this tells is on disk."""
+        rows = await self._pool.fetch(SELECT_FLUSHED_PROGRESS, list(order_ids))
+        return {str(row["order_id"]): Progress(Status(row["status"]), row["version"], row["released"]) for row in rows}
+
     async def page(self, user_id: str, *, before: str, symbol: str, open_only: bool, limit: int) -> list[OrderRow]:
         """A user's orders older than `before`, newest first."""
         rows = await self._pool.fetch(SELECT_PAGE, user_id, before, symbol, open_only, limit)
@@ -116,10 +132,6 @@ class OrderStore:
     async def pending(self, older_than_s: float, limit: int) -> list[OrderRow]:
         """Orders that have been PENDING for long, oldest first."""
         return [_order(row) for row in await self._pool.fetch(SELECT_PENDING, older_than_s, limit)]
-
-    async def flush(self) -> None:
-        """Return when all that was committed before, flushed or not, is on disk."""
-        await self._pool.execute(FLUSH)
 
     async def update(self, changes: Sequence[StateChange], *, flush: bool) -> None:
         """Bring rows up to these versions; what is newer already stays. `flush` waits until it is on disk."""

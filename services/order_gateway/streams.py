@@ -48,7 +48,7 @@ class OrderStreams:
     async def run(self) -> None:
         """Distribute until cancelled."""
         async for batch in self._listener.batches(MESSAGES_MAX):
-            updates = newest_updates(batch.messages)
+            updates = newest_updates(batch.messages) if self._by_user else {}
             wanted = {order_id: update for order_id, update in updates.items() if update.user_id in self._by_user}
             if wanted:
                 try:

@@ -39,26 +39,26 @@ class UpdateConsumer:
         updates = newest_updates(batch.messages)
         # Our own replies are about to do the same; doing it twice would only cost.
         await self._intake.settled_down(set(updates))
-        recorded = await self._store.by_ids(updates)
-        behind = []
+        recorded = await self._store.flushed_progress(updates)
         releases = []
+        behind = []
         for order_id, update in updates.items():
-            order = recorded.get(order_id)
-            if order is None:
+            progress = recorded.get(order_id)
+            if progress is None:
                 log.error("event about an order that is not recorded", order_id=order_id)
                 continue
-            released = max(order.released, self._intake.released(order_id))
+            status = Status(update.status)
+            if progress.version < update.version and status not in NEXT[progress.status]:
+                log.error("impossible life", order_id=order_id, was=progress.status.name, now=status.name)
+            released = max(progress.released, self._intake.released(order_id))
             releases += release_requests(update, already_released=released)
-            if order.version < update.version and Status(update.status) not in NEXT[order.status]:
-                log.error("impossible life", order_id=order_id, was=order.status.name, now=Status(update.status).name)
-            if order.version < update.version or order.released < len(update.releases):
-                behind.append(change_from(update, released=len(update.releases)))
+            if progress.version < update.version or progress.released < len(update.releases):
+                behind.append(update)
         for start in range(0, len(releases), _RELEASES_MAX):
             await self._intake.release(releases[start : start + _RELEASES_MAX])
         if behind:
-            await self._store.update(behind, flush=True)
-        else:
-            await self._store.flush()
+            self._intake.note_released(behind)
+            await self._store.update([change_from(update) for update in behind], flush=True)
         await batch.acknowledge()
 
 

@@ -135,8 +135,8 @@ def close_request(order: OrderRow) -> operation_pb2.ReleaseRequest:
     )
 
 
-def change_from(update: order_events_pb2.OrderUpdate, *, released: int) -> StateChange:
-    """What an update changes in the record."""
+def change_from(update: order_events_pb2.OrderUpdate) -> StateChange:
+    """What an update changes in the record, once its releases are with the wallet."""
     return StateChange(
         order_id=update.order_id,
         status=Status(update.status),
@@ -145,7 +145,7 @@ def change_from(update: order_events_pb2.OrderUpdate, *, released: int) -> State
         filled_quantity=parse_units(update.filled_quantity, field="filled_quantity"),
         filled_notional=parse_units(update.filled_notional, field="filled_notional"),
         version=update.version,
-        released=released,
+        released=len(update.releases),
         updated_at=_EPOCH + timedelta(microseconds=update.updated_at_ns // 1000),
     )
 

@@ -127,6 +127,11 @@ class Recorded:
     answer: Applied
 
 
+_FIELDS: dict[type, tuple[str, ...]] = {
+    kind: tuple(item.name for item in fields(kind)) for kind in (Deposit, Reserve, Release, SettleTrade)
+}
+
+
 def contents_of(operation: Operation) -> dict[str, str]:
     """What makes two requests with one key the same; also what the record keeps."""
-    return {item.name: str(getattr(operation, item.name)) for item in fields(operation)}
+    return {name: str(getattr(operation, name)) for name in _FIELDS[type(operation)]}
