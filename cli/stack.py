@@ -20,7 +20,7 @@ from typing import IO
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cli.embedded import EmbeddedPostgres, EmbeddedRedis
+from cli.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 from cli.processes import end_process, free_port
 from libs.config import Settings, load_settings
 from libs.runtime import SUPERVISOR_PID
@@ -68,6 +68,7 @@ class Stack:
         self._services: dict[str, _Running] = {}
         self._paused: set[str] = set()
         self._stopping = threading.Event()
+        self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._watcher: threading.Thread | None = None
         self.environment: dict[str, str] = {}
@@ -109,6 +110,7 @@ class Stack:
             self._redis.stop()
         if self._postgres is not None:
             self._postgres.stop()
+        self._stopped.set()
 
     @staticmethod
     def running_environment(data_dir: Path) -> dict[str, str]:
@@ -236,6 +238,7 @@ class Stack:
     def _watch(self) -> None:
         """Restart what ends, waiting longer each time it does not live long."""
         while not self._stopping.wait(0.1):
+            self._watch_servers()
             with self._lock:
                 ended = [
                     (name, running)
@@ -252,6 +255,16 @@ class Stack:
                 lived_long = time.monotonic() - running.started_at > LIVED_LONG_S
                 wait_s = RESTART_AFTER_S if lived_long else min(RESTART_AFTER_MAX_S, running.restart_after_s * 2)
                 self._services[name].restart_after_s = wait_s
+        self._stopped.wait()  # the servers that this thread has started are to outlive the services
+
+    def _watch_servers(self) -> None:
+        for server in (self._postgres, self._redis):
+            if server is not None and server.has_ended():
+                self.on_event(f"{type(server).__name__} ended, starting it again")
+                try:
+                    server.start()
+                except EmbeddedError as error:
+                    self.on_event(str(error))
 
 
 def development_secret(data_dir: Path, *, create: bool) -> str:

@@ -45,7 +45,7 @@ async def main(settings: Settings) -> None:
         shard=settings.matcher.shard,
         patience_s=PATIENCE_S,
     )
-    flow = Intake(store=store, wallet=wallet, matcher=matcher)
+    flow = Intake(store=store, wallet=wallet, matcher=matcher, patience_s=PATIENCE_S)
     intake = Batcher(flow.process, name="gateway", max_items=mine.batch_max, max_waiting=mine.queue_max)
     queue = order_status_queue()
     updates = UpdateConsumer(

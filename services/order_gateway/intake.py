@@ -5,7 +5,7 @@ caller waits, by the caller's own repeat, or in the end by the resolver.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -14,6 +14,7 @@ from exchange.events.v1 import order_pb2 as order_events_pb2
 from exchange.matcher.v1 import command_pb2
 from exchange.wallet.v1 import operation_pb2
 from prometheus_client import Counter, Histogram
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from libs.clients.wallet import WalletClient
 from libs.db.pool import DatabaseAway
@@ -97,7 +98,8 @@ class _Work:
 class Intake:
     """Takes batches of items through the steps. One batch at a time."""
 
-    def __init__(self, *, store: OrderStore, wallet: WalletClient, matcher: MatcherClient) -> None:
+    def __init__(self, *, store: OrderStore, wallet: WalletClient, matcher: MatcherClient, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._store = store
         self._wallet = wallet
         self._matcher = matcher
@@ -121,8 +123,8 @@ class Intake:
         work = _Work(items)
         try:
             with STEP_SECONDS.labels("record").time():
-                await self._record(work)
-                await self._look_up(work)
+                await self._patiently(self._record, work)
+                await self._patiently(self._look_up, work)
             self._under_way = {order.order_id for order in work.orders if order is not None}
             with STEP_SECONDS.labels("reserve").time():
                 await self._reserve(work)
@@ -141,6 +143,15 @@ class Intake:
             work.answers[follower] = work.answers[leader]
         assert None not in work.answers, "every item is answered"
         return [answer for answer in work.answers if answer is not None]
+
+    async def _patiently(self, step: Callable[[_Work], Awaitable[None]], work: _Work) -> None:
+        """Do a step again while the database is away, so that what waits behind this batch does not overtake it."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(DatabaseAway), stop=stop_after_delay(self._patience_s), wait=wait_fixed(0.3),
+            reraise=True,
+        ):  # fmt: skip
+            with attempt:
+                await step(work)
 
     async def _record(self, work: _Work) -> None:
         """Step 1: every new order becomes a row before anything else happens. A repeat finds the row of the first."""
@@ -221,7 +232,7 @@ class Intake:
                 detail = {**result.detail, "order_id": order.order_id}
                 work.answers[number] = Refused(reason, field="quantity", rule=result.rule, detail=detail)
         if rejected:
-            await self._store.update(rejected, flush=True)
+            await self._patiently(lambda _: self._store.update(rejected, flush=True), work)
 
     async def _submit(self, work: _Work) -> list[order_events_pb2.OrderUpdate]:
         """Step 3: the matcher decides. Returns the newest state of each order, to be recorded before the answer."""

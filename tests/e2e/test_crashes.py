@@ -1,8 +1,10 @@
 """kill -9 of every service in the middle of the real flow: the end is the same as if nothing had happened."""
 
+import os
+import signal
 from pathlib import Path
 
-from cli.stack import SERVICES
+from cli.stack import SERVICES, Stack
 from tests.support.engine import Engine, running, stack_on
 from tests.support.flow import FlowRun, final_state
 from tests.support.servers import Servers
@@ -36,6 +38,36 @@ async def _replayed(servers: Servers, data: Path, folder: Path, *, kill: tuple[s
         state = await final_state(engine)
     servers.drop_database(dsn)
     return state
+
+
+async def test_killing_postgresql_in_the_middle_changes_nothing(flow_data: Path, tmp_path_factory) -> None:
+    """On embedded parts alone: the database dies as a whole, kill -9, and is started again by the supervisor."""
+    states = []
+    for kill in (False, True):
+        folder = tmp_path_factory.mktemp("embedded")
+        folder.chmod(0o755)
+        async with running(Stack(folder, private_ports=True, log_dir=folder / "logs")) as engine:
+            run = FlowRun(engine, flow_data, "crash", limit=MESSAGES // 2)
+            await run.fund()
+            steps = list(run.all_steps())
+
+            def after(answered: int, engine: Engine = engine, middle: int = len(steps) // 2, kill: bool = kill) -> None:
+                if kill and answered == middle:
+                    kill_whole_server(engine.stack.postgres.pid)
+
+            await run.send(steps, after=after)
+            report = await engine.quiet()
+            assert report.clean, [finding for finding in report.findings if finding.wrong]
+            states.append(await final_state(engine))
+    assert states[0]["trades"]
+    assert states[0] == states[1]
+
+
+def kill_whole_server(postmaster: int) -> None:
+    """kill -9 of the postmaster and all its backends, as when the machine goes."""
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    for pid in (postmaster, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
 
 
 class _Killer:
