@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cli.stack import SERVICES, Stack
 from tests.support.engine import Engine, running, stack_on
-from tests.support.flow import FlowRun, final_state
+from tests.support.flow import SYMBOL, FlowRun, final_state
+from tests.support.rabbitmq import OwnRabbitMq
 from tests.support.servers import Servers
 
 MESSAGES = 4000
@@ -38,6 +39,32 @@ async def _replayed(servers: Servers, data: Path, folder: Path, *, kill: tuple[s
         state = await final_state(engine)
     servers.drop_database(dsn)
     return state
+
+
+async def test_a_dead_broker_stops_no_orders_and_loses_no_events(servers: Servers, flow_data: Path, tmp_path) -> None:
+    broker = OwnRabbitMq()
+    broker.start()
+    dsn = servers.new_database()
+    try:
+        over = {"TRADE_ENGINE_RABBITMQ_URL": broker.url}
+        async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
+            run = FlowRun(engine, flow_data, "broker", limit=MESSAGES // 2)
+            await run.fund()
+            steps = list(run.all_steps())
+            third = len(steps) // 3
+            await run.send(steps[:third])
+            broker.kill()
+            answers = await run.send(steps[third : 2 * third])
+            assert len(answers) == third, "orders go on without the broker"
+            assert sum(len(answer.fills) for answer in answers) > 10
+            broker.start()
+            await run.send(steps[2 * third :])
+            report = await engine.quiet()
+            assert report.clean, [finding for finding in report.findings if finding.wrong]
+            assert len(await engine.tape(SYMBOL)) > 50
+    finally:
+        broker.stop()
+        servers.drop_database(dsn)
 
 
 async def test_killing_postgresql_in_the_middle_changes_nothing(flow_data: Path, tmp_path_factory) -> None:

@@ -75,6 +75,13 @@ class OwnRabbitMq:
         said = (self._home / "out").read_text(errors="replace")[-2000:]
         raise BrokerMissingError(f"{self._program} did not start: {said}")
 
+    def kill(self) -> None:
+        """kill -9 of the broker with all that it started; `start` brings it back with what it had on disk."""
+        assert self._process is not None
+        os.killpg(self._process.pid, 9)
+        self._process.wait()
+        subprocess.run(["epmd", "-kill"], env=self._environment, check=False, capture_output=True)
+
     def stop(self) -> None:
         """Stop it with all that it started, and remove its folder."""
         if self._process is not None:
