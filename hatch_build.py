@@ -22,8 +22,12 @@ class ProtoBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile every proto of this project (hatchling calls this before it collects files)."""
-        del version, build_data
         compile_protos(ROOT)
+        if version != "editable":  # an editable install reads both where they are
+            build_data["force_include"] |= {
+                str(ROOT / "gen" / "exchange"): "exchange",
+                str(ROOT / "migrations"): "migrations",
+            }
 
 
 def compile_protos(root: Path) -> None:

@@ -37,7 +37,8 @@ SELECT count(*) AS looked_at, count(*) FILTER (WHERE wrong) AS wrong,
        (array_agg(order_id::text) FILTER (WHERE wrong))[1:5] AS examples
 FROM (
     SELECT r.order_id, o.order_id IS NULL OR o.status NOT IN (1, 2, 3) AS wrong
-    FROM wallet.reservations r LEFT JOIN orders.orders o USING (order_id) WHERE r.remaining > 0
+    FROM wallet.reservations r LEFT JOIN orders.orders o USING (order_id)
+    WHERE r.remaining > 0 AND r.purpose = 'ORDER'
 ) AS compared
 """
 LIVE_ORDERS_HOLD_WHAT_THEY_NEED = """

@@ -146,6 +146,11 @@ class Stack:
             "matcher (gRPC)": settings.matcher.target(),
             "settlement (gRPC)": settings.settlement.target(),
             "wallet (gRPC)": settings.wallet.target(),
+            "metrics (Prometheus)": ", ".join(
+                f"{part.host}:{part.metrics_port}"
+                for part in (settings.edge, settings.gateway, settings.matcher, settings.settlement, settings.wallet)
+                if part.metrics_port
+            ),
             "PostgreSQL": _without_password(settings.database.dsn.get_secret_value()),
             "Redis": _without_password(settings.redis.url.get_secret_value()),
             "bus": _without_password(settings.rabbitmq.url.get_secret_value()) or "embedded (PostgreSQL)",
@@ -184,6 +189,11 @@ class Stack:
         """Send a service a signal."""
         with self._lock:
             self._services[name].process.send_signal(number)
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """A service's process as it is now."""
+        with self._lock:
+            return self._services[name].process
 
     def wait_healthy(self, name: str, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when a service says that it is serving. Raises StackError."""

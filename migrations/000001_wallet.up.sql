@@ -2,7 +2,12 @@
 CREATE SCHEMA wallet;
 
 CREATE TYPE wallet.account_kind AS ENUM ('USER', 'FEES', 'EXTERNAL');
-CREATE TYPE wallet.operation_kind AS ENUM ('DEPOSIT', 'RESERVE', 'RELEASE', 'SETTLE');
+CREATE TYPE wallet.operation_kind AS ENUM (
+    'DEPOSIT', 'RESERVE', 'INCREASE', 'RELEASE', 'SETTLE', 'TRANSFER', 'WITHDRAWAL_REQUEST', 'WITHDRAWAL_CONFIRM',
+    'WITHDRAWAL_CANCEL'
+);
+-- What a reservation is for. A withdrawal's is keyed by the withdrawal's id.
+CREATE TYPE wallet.purpose AS ENUM ('ORDER', 'WITHDRAWAL');
 
 CREATE TABLE wallet.assets (
     asset text PRIMARY KEY CHECK (asset ~ '^[A-Z0-9]{2,12}$')
@@ -42,6 +47,8 @@ CREATE TABLE wallet.entries (
     sequence        bigint NOT NULL,
     entry_id        uuid NOT NULL,
     operation_id    uuid NOT NULL,
+    kind            wallet.operation_kind NOT NULL,
+    reference       text NOT NULL, -- the operation's key
     available_delta numeric(20,8) NOT NULL,
     reserved_delta  numeric(20,8) NOT NULL,
     available_after numeric(20,8) NOT NULL,
@@ -49,12 +56,15 @@ CREATE TABLE wallet.entries (
     created_at      timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (account_id, asset, sequence)
 );
+-- Entry ids sort by time; histories are paged and cut by them.
+CREATE INDEX entries_by_time ON wallet.entries (account_id, asset, entry_id);
 
 CREATE TABLE wallet.reservations (
     order_id       uuid PRIMARY KEY,
     reservation_id uuid NOT NULL,
     user_id        uuid NOT NULL,
     asset          text NOT NULL REFERENCES wallet.assets,
+    purpose        wallet.purpose NOT NULL,
     amount         numeric(20,8) NOT NULL CHECK (amount >= 0),
     remaining      numeric(20,8) NOT NULL CHECK (remaining >= 0 AND remaining <= amount),
     closed         boolean NOT NULL,

@@ -26,6 +26,7 @@ _CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.DEPENDENCY_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.OUTCOME_UNKNOWN: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+    Reason.WITHDRAWAL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
 }
 _BY_NUMBER: Final = {code.value[0]: code for code in grpc.StatusCode}
 

@@ -1,28 +1,42 @@
 """The wallet's gRPC face: checks what a request is made of, hands it to the intake, puts the answer in words."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC
 from typing import Any, TypeVar
 
-from exchange.wallet.v1 import audit_pb2, operation_pb2, wallet_pb2, wallet_pb2_grpc
+from exchange.wallet.v1 import (
+    audit_pb2,
+    ledger_entry_pb2,
+    operation_pb2,
+    wallet_pb2,
+    wallet_pb2_grpc,
+    withdrawal_pb2,
+)
 from google.rpc import status_pb2
 
 from libs.batching import Batcher
 from libs.db.pool import Pool
+from libs.ids import parse_id, parse_text
+from libs.paging import page_size
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import status_of
 from services.wallet.audit import audit
 from services.wallet.core.operations import Applied, Operation
+from services.wallet.history import AFTER_THE_LAST_ID, FIRST_ID, History, first_id_at
 from services.wallet.intake import Outcome
 from services.wallet.store import LedgerStore
 from services.wallet.wire import (
     Requests,
     balance_message,
     balance_texts,
+    entry_message,
     release_response,
     reserve_response,
     settle_response,
 )
 
+PAGE_DEFAULT = 100
+PAGE_MAX = 500
 Request = TypeVar("Request")
 
 
@@ -35,6 +49,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self._pool = pool
         self._batch_max = batch_max
         self._requests = Requests(store.knows_asset)
+        self._history = History(pool)
 
     async def Deposit(self, request: operation_pb2.DepositRequest, context: Any) -> operation_pb2.DepositResponse:
         """See the proto."""
@@ -102,6 +117,68 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
             ]
         )
 
+    async def IncreaseReservation(
+        self, request: withdrawal_pb2.IncreaseReservationRequest, context: Any
+    ) -> withdrawal_pb2.IncreaseReservationResponse:
+        """See the proto."""
+        del context
+        available, reserved = await self._balance_after(await self._requests.increase(request))
+        return withdrawal_pb2.IncreaseReservationResponse(available_balance=available, reserved_balance=reserved)
+
+    async def Transfer(self, request: withdrawal_pb2.TransferRequest, context: Any) -> withdrawal_pb2.TransferResponse:
+        """See the proto."""
+        del context
+        giver, taker = (await self._one(await self._requests.transfer(request))).balances
+        return withdrawal_pb2.TransferResponse(from_balance=balance_message(giver), to_balance=balance_message(taker))
+
+    async def RequestWithdrawal(
+        self, request: withdrawal_pb2.RequestWithdrawalRequest, context: Any
+    ) -> withdrawal_pb2.RequestWithdrawalResponse:
+        """See the proto."""
+        del context
+        available, reserved = await self._balance_after(await self._requests.request_withdrawal(request))
+        return withdrawal_pb2.RequestWithdrawalResponse(available_balance=available, reserved_balance=reserved)
+
+    async def ConfirmWithdrawal(
+        self, request: withdrawal_pb2.ConfirmWithdrawalRequest, context: Any
+    ) -> withdrawal_pb2.ConfirmWithdrawalResponse:
+        """See the proto."""
+        del context
+        available, reserved = await self._balance_after(await self._requests.confirm_withdrawal(request))
+        return withdrawal_pb2.ConfirmWithdrawalResponse(available_balance=available, reserved_balance=reserved)
+
+    async def CancelWithdrawal(
+        self, request: withdrawal_pb2.CancelWithdrawalRequest, context: Any
+    ) -> withdrawal_pb2.CancelWithdrawalResponse:
+        """See the proto."""
+        del context
+        available, reserved = await self._balance_after(await self._requests.cancel_withdrawal(request))
+        return withdrawal_pb2.CancelWithdrawalResponse(available_balance=available, reserved_balance=reserved)
+
+    async def ListLedgerEntries(
+        self, request: ledger_entry_pb2.ListLedgerEntriesRequest, context: Any
+    ) -> ledger_entry_pb2.ListLedgerEntriesResponse:
+        """See the proto."""
+        del context
+        size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
+        before = AFTER_THE_LAST_ID
+        if request.HasField("to_time"):
+            before = first_id_at(request.to_time.ToDatetime(UTC))
+        if request.page_token:
+            before = min(before, parse_id(request.page_token, field="page_token"))
+        rows = await self._history.entries(
+            request.user_id,
+            asset=request.asset,
+            reference=parse_text(request.reference, field="reference", required=False),
+            from_id=first_id_at(request.from_time.ToDatetime(UTC)) if request.HasField("from_time") else FIRST_ID,
+            before_id=before,
+            limit=size,
+        )
+        response = ledger_entry_pb2.ListLedgerEntriesResponse(entries=[entry_message(row) for row in rows])
+        if len(rows) == size:
+            response.next_page_token = rows[-1].entry_id
+        return response
+
     async def GetBalances(self, request: wallet_pb2.GetBalancesRequest, context: Any) -> wallet_pb2.GetBalancesResponse:
         """See the proto."""
         del context
@@ -115,6 +192,9 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
             yield audit_pb2.AuditResponse(
                 check=check.check, rows=check.looked_at, violations=check.wrong, examples=check.examples
             )
+
+    async def _balance_after(self, operation: Operation) -> tuple[str, str]:
+        return balance_texts((await self._one(operation)).balances[0])
 
     async def _one(self, operation: Operation) -> Applied:
         outcome = await self._intake.submit_one(operation)

@@ -19,6 +19,7 @@ from services.wallet.core.operations import (
     FEES_ACCOUNT,
     Applied,
     BalanceAt,
+    Purpose,
     Recorded,
     contents_of,
 )
@@ -33,7 +34,7 @@ FROM wallet.balances b JOIN unnest($1::uuid[], $2::text[]) AS n (account_id, ass
 """
 LOCK_BALANCES = SELECT_BALANCES + " ORDER BY b.account_id, b.asset FOR UPDATE OF b"
 SELECT_RESERVATIONS = """
-SELECT order_id, reservation_id, user_id, asset, amount, remaining, closed
+SELECT order_id, reservation_id, user_id, asset, amount, remaining, closed, purpose::text
 FROM wallet.reservations WHERE order_id = ANY ($1::uuid[])
 """
 SELECT_OPERATIONS = """
@@ -59,17 +60,17 @@ WITH moved AS (
                          $12::bigint[])
 ), booked AS (
     INSERT INTO wallet.entries (entry_id, operation_id, account_id, asset, available_delta, reserved_delta, sequence,
-                                available_after, reserved_after)
+                                available_after, reserved_after, kind, reference)
     SELECT * FROM unnest($13::uuid[], $14::uuid[], $15::uuid[], $16::text[], $17::numeric[], $18::numeric[],
-                         $19::bigint[], $20::numeric[], $21::numeric[])
+                         $19::bigint[], $20::numeric[], $21::numeric[], $38::text[]::wallet.operation_kind[], $39::text[])
 ), reserved AS (
-    INSERT INTO wallet.reservations (order_id, reservation_id, user_id, asset, amount, remaining, closed)
+    INSERT INTO wallet.reservations (order_id, reservation_id, user_id, asset, amount, remaining, closed, purpose)
     SELECT * FROM unnest($22::uuid[], $23::uuid[], $24::uuid[], $25::text[], $26::numeric[], $27::numeric[],
-                         $28::boolean[])
+                         $28::boolean[], $40::text[]::wallet.purpose[])
 ), taken AS (
-    UPDATE wallet.reservations r SET remaining = t.remaining, closed = t.closed
-    FROM unnest($29::uuid[], $30::numeric[], $31::boolean[], $37::numeric[])
-        AS t (order_id, remaining, closed, old_remaining)
+    UPDATE wallet.reservations r SET remaining = t.remaining, closed = t.closed, amount = t.amount
+    FROM unnest($29::uuid[], $30::numeric[], $31::boolean[], $37::numeric[], $41::numeric[])
+        AS t (order_id, remaining, closed, old_remaining, amount)
     WHERE r.order_id = t.order_id AND r.remaining = t.old_remaining
     RETURNING 1
 ), recorded AS (
@@ -216,13 +217,14 @@ async def _fetch_reservations(connection: Any, order_ids: set[str]) -> dict[str,
             row["amount"],
             row["remaining"],
             row["closed"],
+            Purpose(row["purpose"]),
         )
         for row in await connection.fetch(SELECT_RESERVATIONS, list(order_ids))
     }
 
 
 def _columns(ledger: Ledger, before: View) -> list[list[Any]]:
-    """The 37 arrays of WRITE_CHANGES."""
+    """The 41 arrays of WRITE_CHANGES."""
     changes = ledger.changes
     touched = sorted(changes.balances)
     moved = [
@@ -250,6 +252,8 @@ def _columns(ledger: Ledger, before: View) -> list[list[Any]]:
         [order for order, _ in taken], [held.remaining for _, held in taken], [held.closed for _, held in taken],
         *_operation_columns(changes),
         [before.reservations[order].remaining for order, _ in taken],
+        [entry.operation.kind.value for entry in entries], [entry.operation.key for entry in entries],
+        [held.purpose.value for _, held in new], [held.amount for _, held in taken],
     ]  # fmt: skip
 
 

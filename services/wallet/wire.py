@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from exchange.wallet.v1 import operation_pb2
+from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, withdrawal_pb2
 
 from libs.ids import parse_id, parse_text
 from libs.money import MAX_UNITS, UNIT, format_units, parse_optional, parse_positive
@@ -11,11 +11,17 @@ from services.wallet.core.operations import (
     HOUSE_ACCOUNTS,
     Applied,
     BalanceAt,
+    CancelWithdrawal,
+    ConfirmWithdrawal,
     Deposit,
+    Increase,
     Release,
+    RequestWithdrawal,
     Reserve,
     SettleTrade,
+    Transfer,
 )
+from services.wallet.history import EntryRow
 
 
 class Requests:
@@ -51,6 +57,57 @@ class Requests:
             amount=parse_positive(request.amount, field="amount") if request.amount else None,
             order_id=parse_id(request.order_id, field="order_id"),
             release_key=parse_text(request.key, field="key"),
+            reason=parse_text(request.reason, field="reason", required=False),
+        )
+
+    async def increase(self, request: withdrawal_pb2.IncreaseReservationRequest) -> Increase:
+        """The operation that is asked for. Raises RefusedError that names the field."""
+        return Increase(
+            user_id=_user(request.user_id, field="user_id"),
+            asset=await self._asset(request.asset, field="asset"),
+            amount=parse_positive(request.amount, field="amount"),
+            order_id=parse_id(request.order_id, field="order_id"),
+            increase_key=parse_text(request.key, field="key"),
+        )
+
+    async def transfer(self, request: withdrawal_pb2.TransferRequest) -> Transfer:
+        """The operation that is asked for. Raises RefusedError that names the field."""
+        operation = Transfer(
+            transfer_id=parse_id(request.transfer_id, field="transfer_id"),
+            from_user_id=_user(request.from_user_id, field="from_user_id"),
+            to_user_id=_user(request.to_user_id, field="to_user_id"),
+            asset=await self._asset(request.asset, field="asset"),
+            amount=parse_positive(request.amount, field="amount"),
+            reason=parse_text(request.reason, field="reason", required=False),
+        )
+        if operation.from_user_id == operation.to_user_id:
+            raise RefusedError(Refused(Reason.SAME_USER, field="to_user_id"))
+        return operation
+
+    async def request_withdrawal(self, request: withdrawal_pb2.RequestWithdrawalRequest) -> RequestWithdrawal:
+        """The operation that is asked for. Raises RefusedError that names the field."""
+        return RequestWithdrawal(
+            user_id=_user(request.user_id, field="user_id"),
+            asset=await self._asset(request.asset, field="asset"),
+            amount=parse_positive(request.amount, field="amount"),
+            withdrawal_id=parse_id(request.withdrawal_id, field="withdrawal_id"),
+            destination=parse_text(request.destination, field="destination", required=False),
+        )
+
+    async def confirm_withdrawal(self, request: withdrawal_pb2.ConfirmWithdrawalRequest) -> ConfirmWithdrawal:
+        """The operation that is asked for. Raises RefusedError that names the field."""
+        return ConfirmWithdrawal(
+            user_id=_user(request.user_id, field="user_id"),
+            asset=await self._asset(request.asset, field="asset"),
+            withdrawal_id=parse_id(request.withdrawal_id, field="withdrawal_id"),
+        )
+
+    async def cancel_withdrawal(self, request: withdrawal_pb2.CancelWithdrawalRequest) -> CancelWithdrawal:
+        """The operation that is asked for. Raises RefusedError that names the field."""
+        return CancelWithdrawal(
+            user_id=_user(request.user_id, field="user_id"),
+            asset=await self._asset(request.asset, field="asset"),
+            withdrawal_id=parse_id(request.withdrawal_id, field="withdrawal_id"),
             reason=parse_text(request.reason, field="reason", required=False),
         )
 
@@ -93,6 +150,24 @@ def balance_message(at: BalanceAt) -> operation_pb2.Balance:
     return operation_pb2.Balance(
         asset=at.asset, available=format_units(at.available), reserved=format_units(at.reserved)
     )
+
+
+def entry_message(row: EntryRow) -> ledger_entry_pb2.LedgerEntry:
+    """An entry as its owner sees it."""
+    message = ledger_entry_pb2.LedgerEntry(
+        entry_id=row.entry_id,
+        operation_id=row.operation_id,
+        kind=ledger_entry_pb2.OperationKind.Value(f"OPERATION_KIND_{row.kind}"),
+        reference=row.reference,
+        asset=row.asset,
+        sequence=row.sequence,
+        available_delta=format_units(row.available_delta),
+        reserved_delta=format_units(row.reserved_delta),
+        available_after=format_units(row.available_after),
+        reserved_after=format_units(row.reserved_after),
+    )
+    message.created_at.FromDatetime(row.created_at)
+    return message
 
 
 def reserve_response(applied: Applied) -> operation_pb2.ReserveResponse:

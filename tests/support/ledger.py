@@ -9,6 +9,8 @@ class ModelLedger:
 
     balances: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     reservations: dict[str, list] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+    withdrawals: dict[str, list] = field(default_factory=dict)
     fees: dict[str, int] = field(default_factory=dict)
     done: dict[str, tuple] = field(default_factory=dict)
 
@@ -51,6 +53,7 @@ class ModelLedger:
                 if amount is not None:
                     return "RESERVATION_NOT_FOUND"
                 self.reservations[order] = [user, asset, 0]
+                self.closed.add(order)
                 return "done"
             owner, held_asset, left = self.reservations[order]
             if owner != user:
@@ -61,9 +64,68 @@ class ModelLedger:
             if freed > left:
                 return "RESERVATION_EXHAUSTED"
             self.take(order, freed, back=freed)
+            if amount is None:
+                self.closed.add(order)
             return "done"
 
         return self.once("release", key, (user, asset, amount, order), act)
+
+    def increase(self, user: str, asset: str, amount: int, order: str, key: str) -> str:
+        def act() -> str:
+            held = self.reservations.get(order)
+            if held is None or held[0] != user:
+                return "RESERVATION_NOT_FOUND"
+            if held[1] != asset:
+                return "ASSET_MISMATCH"
+            if order in self.closed:
+                return "RESERVATION_CLOSED"
+            balance = self.balance(user, asset)
+            if balance[0] < amount:
+                return "INSUFFICIENT_BALANCE"
+            balance[0] -= amount
+            balance[1] += amount
+            held[2] += amount
+            return "done"
+
+        return self.once("increase", key, (user, asset, amount, order), act)
+
+    def transfer(self, giver: str, taker: str, asset: str, amount: int, key: str) -> str:
+        def act() -> str:
+            if self.balance(giver, asset)[0] < amount:
+                return "INSUFFICIENT_BALANCE"
+            self.balance(giver, asset)[0] -= amount
+            self.balance(taker, asset)[0] += amount
+            return "done"
+
+        return self.once("transfer", key, (giver, taker, asset, amount), act)
+
+    def request_withdrawal(self, user: str, asset: str, amount: int, key: str) -> str:
+        def act() -> str:
+            balance = self.balance(user, asset)
+            if balance[0] < amount:
+                return "INSUFFICIENT_BALANCE"
+            balance[0] -= amount
+            balance[1] += amount
+            self.withdrawals[key] = [user, asset, amount]
+            return "done"
+
+        return self.once("request", key, (user, asset, amount), act)
+
+    def end_withdrawal(self, kind: str, user: str, asset: str, key: str) -> str:
+        def act() -> str:
+            held = self.withdrawals.get(key)
+            if held is None or held[0] != user:
+                return "WITHDRAWAL_NOT_FOUND"
+            if held[1] != asset:
+                return "ASSET_MISMATCH"
+            if held[2] is None:
+                return "WITHDRAWAL_CLOSED"
+            self.balance(user, asset)[1] -= held[2]
+            self.balance(user, asset)[0] += held[2] if kind == "cancel" else 0
+            held[2] = None
+            return "done"
+
+        return self.once(kind, key, (user, asset), act)
 
     def settle(self, trade: str, buyer: tuple, seller: tuple, quantity: int, notional: int, fees: tuple) -> str:
         """buyer and seller are (user, order); base BTC, quote USDT."""

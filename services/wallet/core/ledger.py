@@ -6,7 +6,7 @@ neither below zero. Only EXTERNAL (the world outside) may go below zero. What ma
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from libs.money import MAX_UNITS, format_units
 from libs.reasons import Reason, Refused
@@ -15,12 +15,18 @@ from services.wallet.core.operations import (
     FEES_ACCOUNT,
     Applied,
     BalanceAt,
+    CancelWithdrawal,
+    ConfirmWithdrawal,
     Deposit,
+    Increase,
     Operation,
+    Purpose,
     Recorded,
     Release,
+    RequestWithdrawal,
     Reserve,
     SettleTrade,
+    Transfer,
     contents_of,
 )
 
@@ -46,7 +52,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What is still held for one order. Closed and empty before it was made means: never make it."""
+    """What is still held for one order (or withdrawal). Closed and empty before it was made means: never make it."""
 
     reservation_id: str
     user_id: str
@@ -54,6 +60,7 @@ class Reservation:
     amount: int
     remaining: int
     closed: bool = False
+    purpose: Purpose = Purpose.ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class Entry:
 
     entry_id: str
     operation_id: str
+    operation: Operation
     posting: Posting
     sequence: int
     available_after: int
@@ -91,10 +99,12 @@ class Changes:
 def balances_needed(operation: Operation) -> tuple[BalanceKey, ...]:
     """The balances an operation reads or moves."""
     match operation:
-        case Deposit():
+        case Deposit() | ConfirmWithdrawal():
             return ((operation.user_id, operation.asset), (EXTERNAL_ACCOUNT, operation.asset))
-        case Reserve() | Release():
+        case Reserve() | Increase() | Release() | RequestWithdrawal() | CancelWithdrawal():
             return ((operation.user_id, operation.asset),)
+        case Transfer():
+            return ((operation.from_user_id, operation.asset), (operation.to_user_id, operation.asset))
         case SettleTrade():
             base, quote = operation.base_asset, operation.quote_asset
             return (
@@ -107,10 +117,12 @@ def balances_needed(operation: Operation) -> tuple[BalanceKey, ...]:
 def reservations_needed(operation: Operation) -> tuple[str, ...]:
     """The reservations an operation reads, by order id. A Reserve makes one; that there is none yet, its key proves."""
     match operation:
-        case Deposit() | Reserve():
+        case Deposit() | Reserve() | Transfer() | RequestWithdrawal():
             return ()
-        case Release():
+        case Increase() | Release():
             return (operation.order_id,)
+        case ConfirmWithdrawal() | CancelWithdrawal():
+            return (operation.withdrawal_id,)
         case SettleTrade():
             return (operation.buyer_order_id, operation.seller_order_id)
 
@@ -136,43 +148,109 @@ class Ledger:
         before = self._recorded.get(key)
         if before is not None:
             return _repeat(operation, before)
-        match operation:
-            case Deposit():
-                outcome = self._deposit(operation, operation_id)
-            case Reserve():
-                outcome = self._reserve(operation, operation_id)
-            case Release():
-                outcome = self._release(operation, operation_id)
-            case SettleTrade():
-                outcome = self._settle(operation, operation_id)
+        outcome = self._decide(operation, operation_id)
         if isinstance(outcome, Applied):
             self.changes.operations.append((operation, outcome))
             self._recorded[key] = Recorded(contents_of(operation), outcome)
         return outcome
+
+    def _decide(self, operation: Operation, operation_id: str) -> Applied | Refused:
+        match operation:
+            case Deposit():
+                return self._deposit(operation, operation_id)
+            case Reserve():
+                return self._hold(operation, operation_id, operation.order_id, Purpose.ORDER)
+            case Increase():
+                return self._increase(operation, operation_id)
+            case Transfer():
+                return self._transfer(operation, operation_id)
+            case RequestWithdrawal():
+                return self._hold(operation, operation_id, operation.withdrawal_id, Purpose.WITHDRAWAL)
+            case ConfirmWithdrawal() | CancelWithdrawal():
+                return self._end_withdrawal(operation, operation_id)
+            case Release():
+                return self._release(operation, operation_id)
+            case SettleTrade():
+                return self._settle(operation, operation_id)
 
     def _deposit(self, operation: Deposit, operation_id: str) -> Applied | Refused:
         user, asset, amount = operation.user_id, operation.asset, operation.amount
         outside = self.balances[(EXTERNAL_ACCOUNT, asset)]
         if _held(self.balances[(user, asset)]) + amount > MAX_UNITS or outside.available - amount < -MAX_UNITS:
             return Refused(Reason.AMOUNT_OUT_OF_RANGE, field="amount", rule="the balance must stay below 10^12")
-        self._book(operation_id, (Posting(EXTERNAL_ACCOUNT, asset, -amount, 0), Posting(user, asset, amount, 0)))
+        self._book(
+            operation, operation_id, (Posting(EXTERNAL_ACCOUNT, asset, -amount, 0), Posting(user, asset, amount, 0))
+        )
         return Applied(operation_id, (self._balance_at(user, asset),))
 
-    def _reserve(self, operation: Reserve, operation_id: str) -> Applied | Refused:
+    def _hold(
+        self, operation: Reserve | RequestWithdrawal, operation_id: str, hold_id: str, purpose: Purpose
+    ) -> Applied | Refused:
         user, asset, amount = operation.user_id, operation.asset, operation.amount
-        if operation.order_id in self.reservations:  # not recorded as reserved, so it was closed before it was made
+        if hold_id in self.reservations:  # not recorded as held, so it was closed before it was made
             return Refused(Reason.RESERVATION_CLOSED, field="order_id")
-        available = self.balances[(user, asset)].available
-        if available < amount:
-            return Refused(
-                Reason.INSUFFICIENT_BALANCE,
-                field="amount",
-                detail={"asset": asset, "available": format_units(available), "needed": format_units(amount)},
-            )
-        self._book(operation_id, (Posting(user, asset, -amount, amount),))
-        self.reservations[operation.order_id] = Reservation(operation_id, user, asset, amount, amount)
-        self.changes.reservations[operation.order_id] = True
+        refused = self._check_available(user, asset, amount)
+        if refused is not None:
+            return refused
+        self._book(operation, operation_id, (Posting(user, asset, -amount, amount),))
+        self.reservations[hold_id] = Reservation(operation_id, user, asset, amount, amount, purpose=purpose)
+        self.changes.reservations[hold_id] = True
         return Applied(operation_id, (self._balance_at(user, asset),))
+
+    def _increase(self, operation: Increase, operation_id: str) -> Applied | Refused:
+        user, asset, amount = operation.user_id, operation.asset, operation.amount
+        held = self.reservations.get(operation.order_id)
+        if held is None:
+            return Refused(Reason.RESERVATION_NOT_FOUND, field="order_id")
+        refused = _check_owner(held, user, asset, field="order_id")
+        if refused is not None:
+            return refused
+        if held.closed:
+            return Refused(Reason.RESERVATION_CLOSED, field="order_id")
+        refused = self._check_available(user, asset, amount)
+        if refused is not None:
+            return refused
+        self._book(operation, operation_id, (Posting(user, asset, -amount, amount),))
+        self.reservations[operation.order_id] = replace(
+            held, amount=held.amount + amount, remaining=held.remaining + amount
+        )
+        self.changes.reservations.setdefault(operation.order_id, False)
+        return Applied(operation_id, (self._balance_at(user, asset),))
+
+    def _transfer(self, operation: Transfer, operation_id: str) -> Applied | Refused:
+        giver, taker, asset, amount = operation.from_user_id, operation.to_user_id, operation.asset, operation.amount
+        refused = self._check_available(giver, asset, amount)
+        if refused is not None:
+            return refused
+        if _held(self.balances[(taker, asset)]) + amount > MAX_UNITS:
+            return Refused(Reason.AMOUNT_OUT_OF_RANGE, field="amount", rule="the balance must stay below 10^12")
+        self._book(operation, operation_id, (Posting(giver, asset, -amount, 0), Posting(taker, asset, amount, 0)))
+        return Applied(operation_id, (self._balance_at(giver, asset), self._balance_at(taker, asset)))
+
+    def _end_withdrawal(self, operation: ConfirmWithdrawal | CancelWithdrawal, operation_id: str) -> Applied | Refused:
+        user, asset = operation.user_id, operation.asset
+        held = self.reservations.get(operation.withdrawal_id)
+        if held is None or held.user_id != user or held.purpose is not Purpose.WITHDRAWAL:
+            return Refused(Reason.WITHDRAWAL_NOT_FOUND, field="withdrawal_id")
+        if held.asset != asset:
+            return Refused(Reason.ASSET_MISMATCH, field="asset", rule=f"the withdrawal is of {held.asset}")
+        if held.closed:
+            return Refused(Reason.WITHDRAWAL_CLOSED, field="withdrawal_id")
+        amount = held.remaining
+        if isinstance(operation, CancelWithdrawal):
+            postings = [Posting(user, asset, amount, -amount)]
+        else:
+            postings = [Posting(user, asset, 0, -amount), Posting(EXTERNAL_ACCOUNT, asset, amount, 0)]
+        self._book(operation, operation_id, postings)
+        self._take(operation.withdrawal_id, amount, close=True)
+        return Applied(operation_id, (self._balance_at(user, asset),))
+
+    def _check_available(self, user_id: str, asset: str, amount: int) -> Refused | None:
+        available = self.balances[(user_id, asset)].available
+        if available >= amount:
+            return None
+        detail = {"asset": asset, "available": format_units(available), "needed": format_units(amount)}
+        return Refused(Reason.INSUFFICIENT_BALANCE, field="amount", detail=detail)
 
     def _release(self, operation: Release, operation_id: str) -> Applied | Refused:
         user, asset = operation.user_id, operation.asset
@@ -190,7 +268,7 @@ class Ledger:
         if amount > held.remaining:
             return _exhausted(held, amount, field="amount")
         if amount:
-            self._book(operation_id, (Posting(user, asset, amount, -amount),))
+            self._book(operation, operation_id, (Posting(user, asset, amount, -amount),))
         self._take(operation.order_id, amount, close=operation.amount is None)
         return Applied(operation_id, (self._balance_at(user, asset),))
 
@@ -211,7 +289,7 @@ class Ledger:
             postings.append(Posting(FEES_ACCOUNT, base, operation.buyer_fee, 0))
         if operation.seller_fee:
             postings.append(Posting(FEES_ACCOUNT, quote, operation.seller_fee, 0))
-        entry_ids = self._book(operation_id, postings)
+        entry_ids = self._book(operation, operation_id, postings)
         self._take(operation.buyer_order_id, notional + operation.buyer_freed)
         self._take(operation.seller_order_id, quantity + operation.seller_freed)
         balances = tuple(self._balance_at(*key) for key in balances_needed(operation)[:4])
@@ -247,12 +325,10 @@ class Ledger:
     def _take(self, order_id: str, amount: int, *, close: bool = False) -> None:
         held = self.reservations[order_id]
         assert 0 <= amount <= held.remaining, "checked before"
-        self.reservations[order_id] = Reservation(
-            held.reservation_id, held.user_id, held.asset, held.amount, held.remaining - amount, held.closed or close
-        )
+        self.reservations[order_id] = replace(held, remaining=held.remaining - amount, closed=held.closed or close)
         self.changes.reservations.setdefault(order_id, False)
 
-    def _book(self, operation_id: str, postings: Iterable[Posting]) -> tuple[str, ...]:
+    def _book(self, operation: Operation, operation_id: str, postings: Iterable[Posting]) -> tuple[str, ...]:
         entry_ids = []
         total: defaultdict[str, int] = defaultdict(int)
         for digit, posting in zip(_ENTRY_DIGITS, postings, strict=False):
@@ -270,7 +346,7 @@ class Ledger:
             entry_id = operation_id[:-1] + digit
             entry_ids.append(entry_id)
             self.changes.entries.append(
-                Entry(entry_id, operation_id, posting, after.sequence, after.available, after.reserved)
+                Entry(entry_id, operation_id, operation, posting, after.sequence, after.available, after.reserved)
             )
         assert not any(total.values()), "every operation sums to zero per asset"
         return tuple(entry_ids)
@@ -293,7 +369,7 @@ def _repeat(operation: Operation, before: Recorded) -> Applied | Refused:
 
 
 def _check_owner(held: Reservation, user_id: str, asset: str, *, field: str) -> Refused | None:
-    if held.user_id != user_id:
+    if held.user_id != user_id or held.purpose is not Purpose.ORDER:
         return Refused(Reason.RESERVATION_NOT_FOUND, field=field)
     if held.asset != asset:
         return Refused(Reason.ASSET_MISMATCH, field=field, rule=f"the reservation holds {held.asset}")

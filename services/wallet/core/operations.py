@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import get_args
 
 EXTERNAL_ACCOUNT = "00000000-0000-0000-0000-000000000001"
 FEES_ACCOUNT = "00000000-0000-0000-0000-000000000002"
@@ -13,8 +14,20 @@ class Kind(StrEnum):
 
     DEPOSIT = "DEPOSIT"
     RESERVE = "RESERVE"
+    INCREASE = "INCREASE"
     RELEASE = "RELEASE"
     SETTLE = "SETTLE"
+    TRANSFER = "TRANSFER"
+    WITHDRAWAL_REQUEST = "WITHDRAWAL_REQUEST"
+    WITHDRAWAL_CONFIRM = "WITHDRAWAL_CONFIRM"
+    WITHDRAWAL_CANCEL = "WITHDRAWAL_CANCEL"
+
+
+class Purpose(StrEnum):
+    """What a reservation is for; one for a withdrawal has the withdrawal's id in place of an order's."""
+
+    ORDER = "ORDER"
+    WITHDRAWAL = "WITHDRAWAL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,105 @@ class SettleTrade:
         return self.trade_id
 
 
-Operation = Deposit | Reserve | Release | SettleTrade
+@dataclass(frozen=True, slots=True)
+class Increase:
+    """Hold more for an order whose reservation is open."""
+
+    user_id: str
+    asset: str
+    amount: int
+    order_id: str
+    increase_key: str
+
+    kind = Kind.INCREASE
+
+    @property
+    def key(self) -> str:
+        """Idempotency key."""
+        return self.increase_key
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Move an amount from one user to another. Key: transfer_id."""
+
+    transfer_id: str
+    from_user_id: str
+    to_user_id: str
+    asset: str
+    amount: int
+    reason: str = ""
+
+    kind = Kind.TRANSFER
+
+    @property
+    def key(self) -> str:
+        """Idempotency key."""
+        return self.transfer_id
+
+
+@dataclass(frozen=True, slots=True)
+class RequestWithdrawal:
+    """Hold an amount that is to leave. Key: withdrawal_id."""
+
+    user_id: str
+    asset: str
+    amount: int
+    withdrawal_id: str
+    destination: str = ""
+
+    kind = Kind.WITHDRAWAL_REQUEST
+
+    @property
+    def key(self) -> str:
+        """Idempotency key."""
+        return self.withdrawal_id
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmWithdrawal:
+    """Book a held amount out. Key: withdrawal_id."""
+
+    user_id: str
+    asset: str
+    withdrawal_id: str
+
+    kind = Kind.WITHDRAWAL_CONFIRM
+
+    @property
+    def key(self) -> str:
+        """Idempotency key."""
+        return self.withdrawal_id
+
+
+@dataclass(frozen=True, slots=True)
+class CancelWithdrawal:
+    """Give a held amount back. Key: withdrawal_id."""
+
+    user_id: str
+    asset: str
+    withdrawal_id: str
+    reason: str = ""
+
+    kind = Kind.WITHDRAWAL_CANCEL
+
+    @property
+    def key(self) -> str:
+        """Idempotency key."""
+        return self.withdrawal_id
+
+
+Operation = (
+    Deposit
+    | Reserve
+    | Increase
+    | Release
+    | SettleTrade
+    | Transfer
+    | RequestWithdrawal
+    | ConfirmWithdrawal
+    | CancelWithdrawal
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +238,7 @@ class Recorded:
     answer: Applied
 
 
-_FIELDS: dict[type, tuple[str, ...]] = {
-    kind: tuple(item.name for item in fields(kind)) for kind in (Deposit, Reserve, Release, SettleTrade)
-}
+_FIELDS: dict[type, tuple[str, ...]] = {kind: tuple(item.name for item in fields(kind)) for kind in get_args(Operation)}
 
 
 def contents_of(operation: Operation) -> dict[str, str]:

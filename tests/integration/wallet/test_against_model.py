@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from libs.ids import new_id
 from libs.reasons import Refused
 from services.wallet.audit import CHECKS, audit
-from services.wallet.core.operations import Deposit, Release, Reserve, SettleTrade
+from services.wallet.core.operations import (
+    CancelWithdrawal,
+    ConfirmWithdrawal,
+    Deposit,
+    Increase,
+    Release,
+    RequestWithdrawal,
+    Reserve,
+    SettleTrade,
+    Transfer,
+)
 from services.wallet.intake import Intake
 from services.wallet.store import LedgerStore
 from tests.support.ledger import ModelLedger
@@ -23,6 +33,10 @@ operations = st.one_of(
     st.tuples(st.just("reserve"), users, assets, amounts, orders),
     st.tuples(st.just("release"), users, assets, st.none() | amounts, orders, keys),
     st.tuples(st.just("settle"), keys, users, orders, users, orders, amounts),
+    st.tuples(st.just("increase"), users, assets, amounts, orders, keys),
+    st.tuples(st.just("transfer"), users, users, assets, amounts, keys),
+    st.tuples(st.just("withdraw"), users, assets, amounts, keys),
+    st.tuples(st.sampled_from(["confirm", "cancel"]), users, assets, keys),
 )
 
 
@@ -56,11 +70,29 @@ def both(operation: tuple, names: Names, model: ModelLedger):
                 quantity, 2 * 10**8, 2 * quantity, *fees,
             )  # fmt: skip
             return four, lambda: model.settle(four.trade_id, *parties, quantity, 2 * quantity, fees)
+        case ("increase", user, asset, amount, order, key):
+            five = Increase(names("user", user), asset, amount, names("order", order), names("increase", key))
+            return five, lambda: model.increase(five.user_id, asset, amount, five.order_id, five.increase_key)
+        case ("transfer", giver, taker, asset, amount, key):
+            six = Transfer(names("transfer", key), names("user", giver), names("user", taker), asset, amount)
+            return six, lambda: model.transfer(six.from_user_id, six.to_user_id, asset, amount, six.transfer_id)
+        case ("withdraw", user, asset, amount, key):
+            seven = RequestWithdrawal(names("user", user), asset, amount, names("withdrawal", key))
+            return seven, lambda: model.request_withdrawal(seven.user_id, asset, amount, seven.withdrawal_id)
+        case ("confirm" | "cancel" as kind, user, asset, key):
+            ending = ConfirmWithdrawal if kind == "confirm" else CancelWithdrawal
+            eight = ending(names("user", user), asset, names("withdrawal", key))
+            return eight, lambda: model.end_withdrawal(kind, eight.user_id, asset, eight.withdrawal_id)
     raise AssertionError(operation)
 
 
 def usable(operation: tuple) -> bool:
-    return operation[0] != "settle" or operation[2] != operation[4]
+    match operation:
+        case ("settle", _, buyer, _, seller, *_):
+            return buyer != seller
+        case ("transfer", giver, taker, *_):
+            return giver != taker
+    return True
 
 
 async def balances_in(pool, ids: list[str]) -> dict[tuple[str, str], list[int]]:
@@ -74,7 +106,7 @@ async def balances_in(pool, ids: list[str]) -> dict[tuple[str, str], list[int]]:
 def test_any_operations_end_as_in_the_model(pool_runner) -> None:
     batches = st.lists(st.lists(operations.filter(usable), min_size=1, max_size=8), min_size=1, max_size=6)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
     @given(batches)
     def run(batches: list[list[tuple]]) -> None:
         async def example(pool) -> None:
