@@ -7,7 +7,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from libs.config import Database
-from libs.money import DECIMALS, UNIT, format_units
+from libs.money import DECIMALS, UNIT
 
 Pool = asyncpg.Pool
 # What a server that is away, starting or stopping makes asyncpg raise.
@@ -51,7 +51,7 @@ async def open_pool(settings: Database, *, service: str) -> Pool:
 async def prepare_connection(connection: Any) -> None:
     """Teach a connection that NUMERIC means units."""
     await connection.set_type_codec(
-        "numeric", schema="pg_catalog", encoder=format_units, decoder=_units_of_numeric, format="text"
+        "numeric", schema="pg_catalog", encoder=_numeric_of_units, decoder=_units_of_numeric, format="text"
     )
 
 
@@ -61,6 +61,11 @@ async def _leave_as_it_is(connection: Any) -> None:
     asyncpg would send UNLISTEN and RESET ALL after every use of a connection: a second round trip for each statement.
     """
     del connection
+
+
+def _numeric_of_units(units: int) -> str:
+    digits = f"{abs(units):09d}"
+    return f"{'-' if units < 0 else ''}{digits[:-DECIMALS]}.{digits[-DECIMALS:]}"
 
 
 def _units_of_numeric(text: str) -> int:

@@ -58,7 +58,7 @@ WITH u AS (
 ), setting AS MATERIALIZED (
     SELECT set_config('synchronous_commit', $10, true) AS synchronous_commit
 ), locked AS MATERIALIZED (
-    SELECT o.order_id FROM orders.orders o JOIN u USING (order_id)
+    SELECT u.* FROM orders.orders o JOIN u USING (order_id)
     WHERE o.version < u.version OR o.released < u.released
     ORDER BY o.order_id FOR UPDATE OF o
 )
@@ -66,7 +66,7 @@ UPDATE orders.orders o
 SET status = u.status, reason = u.reason, open_quantity = u.open_quantity, filled_quantity = u.filled_quantity,
     filled_notional = u.filled_notional, version = u.version, released = greatest(o.released, u.released),
     updated_at = u.updated_at
-FROM u JOIN locked USING (order_id), setting
+FROM locked u, setting
 WHERE o.order_id = u.order_id AND (o.version < u.version OR o.version = u.version AND o.released < u.released)
 """
 

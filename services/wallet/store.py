@@ -47,12 +47,12 @@ WITH moved AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::numeric[], $4::numeric[], $5::bigint[], $6::bigint[])
         AS m (account_id, asset, available, reserved, old_sequence, new_sequence)
 ), locked AS MATERIALIZED (
-    SELECT b.account_id, b.asset FROM wallet.balances b JOIN moved m USING (account_id, asset)
+    SELECT m.* FROM wallet.balances b JOIN moved m USING (account_id, asset)
     ORDER BY b.account_id, b.asset FOR UPDATE OF b
 ), updated AS (
-    UPDATE wallet.balances b SET available = m.available, reserved = m.reserved, sequence = m.new_sequence
-    FROM moved m JOIN locked l USING (account_id, asset)
-    WHERE b.account_id = m.account_id AND b.asset = m.asset AND b.sequence = m.old_sequence
+    UPDATE wallet.balances b SET available = l.available, reserved = l.reserved, sequence = l.new_sequence
+    FROM locked l
+    WHERE b.account_id = l.account_id AND b.asset = l.asset AND b.sequence = l.old_sequence
     RETURNING 1
 ), inserted AS (
     INSERT INTO wallet.balances (account_id, asset, kind, available, reserved, sequence)

@@ -6,7 +6,8 @@ neither below zero. Only EXTERNAL (the world outside) may go below zero. What ma
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from libs.money import MAX_UNITS, format_units
 from libs.reasons import Reason, Refused
@@ -41,8 +42,7 @@ class TornViewError(Exception):
 _ENTRY_DIGITS = "123456789abcdef"
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """One account's amount of one asset; `sequence` is the number of its last entry."""
 
     available: int = 0
@@ -50,8 +50,7 @@ class Balance:
     sequence: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """What is still held for one order (or withdrawal). Closed and empty before it was made means: never make it."""
 
     reservation_id: str
@@ -63,8 +62,7 @@ class Reservation:
     purpose: Purpose = Purpose.ORDER
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(NamedTuple):
     """One account's part in an operation."""
 
     account_id: str
@@ -73,8 +71,7 @@ class Posting:
     reserved: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A posting as it is booked: numbered per balance, with the balance after it."""
 
     entry_id: str
@@ -155,23 +152,23 @@ class Ledger:
         return outcome
 
     def _decide(self, operation: Operation, operation_id: str) -> Applied | Refused:
-        match operation:
-            case Deposit():
-                return self._deposit(operation, operation_id)
+        match operation:  # the frequent ones first
+            case SettleTrade():
+                return self._settle(operation, operation_id)
             case Reserve():
                 return self._hold(operation, operation_id, operation.order_id, Purpose.ORDER)
+            case Release():
+                return self._release(operation, operation_id)
             case Increase():
                 return self._increase(operation, operation_id)
+            case Deposit():
+                return self._deposit(operation, operation_id)
             case Transfer():
                 return self._transfer(operation, operation_id)
             case RequestWithdrawal():
                 return self._hold(operation, operation_id, operation.withdrawal_id, Purpose.WITHDRAWAL)
             case ConfirmWithdrawal() | CancelWithdrawal():
                 return self._end_withdrawal(operation, operation_id)
-            case Release():
-                return self._release(operation, operation_id)
-            case SettleTrade():
-                return self._settle(operation, operation_id)
 
     def _deposit(self, operation: Deposit, operation_id: str) -> Applied | Refused:
         user, asset, amount = operation.user_id, operation.asset, operation.amount
@@ -211,8 +208,8 @@ class Ledger:
         if refused is not None:
             return refused
         self._book(operation, operation_id, (Posting(user, asset, -amount, amount),))
-        self.reservations[operation.order_id] = replace(
-            held, amount=held.amount + amount, remaining=held.remaining + amount
+        self.reservations[operation.order_id] = held._replace(
+            amount=held.amount + amount, remaining=held.remaining + amount
         )
         self.changes.reservations.setdefault(operation.order_id, False)
         return Applied(operation_id, (self._balance_at(user, asset),))
@@ -325,7 +322,7 @@ class Ledger:
     def _take(self, order_id: str, amount: int, *, close: bool = False) -> None:
         held = self.reservations[order_id]
         assert 0 <= amount <= held.remaining, "checked before"
-        self.reservations[order_id] = replace(held, remaining=held.remaining - amount, closed=held.closed or close)
+        self.reservations[order_id] = held._replace(remaining=held.remaining - amount, closed=held.closed or close)
         self.changes.reservations.setdefault(order_id, False)
 
     def _book(self, operation: Operation, operation_id: str, postings: Iterable[Posting]) -> tuple[str, ...]:
