@@ -113,7 +113,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         orders = await self._store.page(
             request.user_id,
             before=before,
-            symbol=symbol_name(request.symbol),
+            symbol=symbol_name(parse_text(request.symbol, field="symbol", required=False)),
             open_only=request.open_only,
             limit=size,
         )

@@ -5,6 +5,7 @@ from typing import Any
 from exchange.common.v1 import order_pb2
 from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
 
+from libs.ids import parse_text
 from libs.money import format_units
 from libs.orders import symbol_name
 from libs.paging import page_size
@@ -27,11 +28,10 @@ class SettlementService(settlement_pb2_grpc.SettlementServiceServicer):
     ) -> settlement_pb2.ListTradesResponse:
         """See the proto."""
         del context
-        if not request.symbol:
-            raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="symbol"))
+        symbol = symbol_name(parse_text(request.symbol, field="symbol"))
         size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         before = _sequence_from(request.page_token)
-        rows = await self._store.tape(symbol_name(request.symbol), before, size)
+        rows = await self._store.tape(symbol, before, size)
         response = settlement_pb2.ListTradesResponse(trades=[_tape_trade(row) for row in rows])
         if len(rows) == size:
             response.next_page_token = str(rows[-1]["sequence"])

@@ -168,7 +168,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
             before = min(before, parse_id(request.page_token, field="page_token"))
         rows = await self._history.entries(
             request.user_id,
-            asset=request.asset,
+            asset=parse_text(request.asset, field="asset", required=False),
             reference=parse_text(request.reference, field="reference", required=False),
             from_id=first_id_at(request.from_time.ToDatetime(UTC)) if request.HasField("from_time") else FIRST_ID,
             before_id=before,

@@ -1,0 +1,149 @@
+"""Bad input at the front door: a typed error that names the field, and nothing has changed. Then: any input at all."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import grpc
+import pytest
+from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2
+from exchange.matcher.v1 import matcher_pb2
+from exchange.settlement.v1 import settlement_pb2
+from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, wallet_pb2, withdrawal_pb2
+from google.protobuf.descriptor import FieldDescriptor
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.engine import Engine, order_from
+
+BAD = [
+    ({"client_order_id": ""}, "FIELD_REQUIRED field=client_order_id"),
+    ({"client_order_id": "x" * 101}, "TEXT_MALFORMED field=client_order_id"),
+    ({"client_order_id": "caf\u00e9"}, "TEXT_MALFORMED field=client_order_id"),
+    ({"symbol": ""}, "FIELD_REQUIRED field=symbol"),
+    ({"symbol": "BTC/NOPE"}, "SYMBOL_UNKNOWN field=symbol"),
+    ({"symbol": "\x00"}, "SYMBOL_UNKNOWN field=symbol"),
+    ({"side": 0}, "CHOICE_UNKNOWN field=side"),
+    ({"side": 9}, "CHOICE_UNKNOWN field=side"),
+    ({"type": 0}, "CHOICE_UNKNOWN field=type"),
+    ({"type": 77}, "CHOICE_UNKNOWN field=type"),
+    ({"time_in_force": 99}, "CHOICE_UNKNOWN field=time_in_force"),
+    ({"price": ""}, "FIELD_REQUIRED field=price"),
+    ({"price": "0"}, "AMOUNT_NOT_POSITIVE field=price"),
+    ({"price": "-1"}, "AMOUNT_MALFORMED field=price"),
+    ({"price": "1e3"}, "AMOUNT_MALFORMED field=price"),
+    ({"price": "100.001"}, "PRICE_OFF_TICK field=price"),
+    ({"price": "1.123456789"}, "AMOUNT_TOO_PRECISE field=price"),
+    ({"price": "1234567890123"}, "AMOUNT_OUT_OF_RANGE field=price"),
+    ({"quantity": ""}, "FIELD_REQUIRED field=quantity"),
+    ({"quantity": "NaN"}, "AMOUNT_MALFORMED field=quantity"),
+    ({"quantity": "0.000001"}, "QUANTITY_OFF_LOT field=quantity"),
+    ({"quantity": "1000.00001"}, "QUANTITY_TOO_LARGE field=quantity"),
+    ({"quantity": "0.00001"}, "NOTIONAL_TOO_SMALL field=quantity"),
+    ({"quote_amount": "50"}, "FIELD_NOT_ALLOWED field=quote_amount"),
+    ({"type": 2}, "FIELD_NOT_ALLOWED field=price"),
+    ({"user_id": "bob"}, "ID_MALFORMED field=user_id"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), BAD)
+async def test_a_bad_order_is_refused_by_name_and_leaves_no_trace(engine: Engine, change: dict, expected: str) -> None:
+    user = await engine.user(USDT="1000")
+    request = order_from("BUY 0.1 @ 1000", user_id=user, symbol="BTC/USDT", client_order_id="bad")
+    for name, value in change.items():
+        setattr(request, name, value)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await engine.gateway.PlaceOrder(request, metadata=engine.service)
+    assert refused.value.details().startswith(expected)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    listed = await engine.gateway.ListOrders(order_gateway_pb2.ListOrdersRequest(user_id=user), metadata=engine.service)
+    assert not listed.orders
+    assert await engine.balances(user) == {"USDT": ("1000", "0")}
+
+
+async def test_limits_of_calls_are_told(engine: Engine) -> None:
+    user = await engine.user(USDT="1")
+    order = order_from("BUY 1 @ 1000", user_id=user, symbol="BTC/USDT", client_order_id="x")
+    for call, request, expected in (
+        (engine.gateway.PlaceOrders, order_requests_pb2.PlaceOrdersRequest(), "BATCH_EMPTY field=orders"),
+        (engine.gateway.PlaceOrders, order_requests_pb2.PlaceOrdersRequest(orders=[order] * 501), "BATCH_TOO_LARGE"),
+        (engine.gateway.ListOrders, order_gateway_pb2.ListOrdersRequest(user_id=user, page_size=501), "PAGE_INVALID"),
+        (engine.gateway.ListOrders, order_gateway_pb2.ListOrdersRequest(user_id=user, page_token="x"), "ID_MALFORMED"),
+        (engine.settlement.ListTrades, settlement_pb2.ListTradesRequest(symbol="A", page_token="x"), "PAGE_INVALID"),
+        (engine.settlement.ListTrades, settlement_pb2.ListTradesRequest(), "FIELD_REQUIRED field=symbol"),
+        (engine.matcher.GetBook, matcher_pb2.GetBookRequest(symbol="BTC/USDT", depth=1001), "AMOUNT_OUT_OF_RANGE"),
+        (engine.matcher.Submit, matcher_pb2.SubmitRequest(), "BATCH_EMPTY field=commands"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match=expected):
+            await call(request, metadata=engine.service)
+
+
+# Texts that have broken parsers before, beside anything at all.
+TEXTS = st.sampled_from(
+    ["", "\x00", "0", "1", "-0", "1e9", "NaN", "0.1", "100", "BTC/USDT", "USDT", "a" * 200, "\u0661", "'; DROP TABLE x",
+     "\U0001f4a9", "00000000-0000-0000-0000-000000000002"]
+) | st.text(max_size=20)  # fmt: skip
+REQUESTS = [
+    order_requests_pb2.PlaceOrderRequest, order_requests_pb2.CancelOrderRequest, order_requests_pb2.ReduceOrderRequest,
+    order_gateway_pb2.GetOrderRequest, order_gateway_pb2.ListOrdersRequest, order_requests_pb2.PlaceOrdersRequest,
+    operation_pb2.ReserveRequest, operation_pb2.ReleaseRequest, operation_pb2.SettleTradeRequest,
+    operation_pb2.DepositRequest, withdrawal_pb2.TransferRequest, withdrawal_pb2.RequestWithdrawalRequest,
+    withdrawal_pb2.ConfirmWithdrawalRequest, wallet_pb2.GetBalancesRequest, ledger_entry_pb2.ListLedgerEntriesRequest,
+    settlement_pb2.ListTradesRequest, matcher_pb2.GetBookRequest, matcher_pb2.SubmitRequest,
+    matcher_pb2.GetReferencePriceRequest,
+]  # fmt: skip
+
+
+def anything(descriptor, user_id: str, depth: int = 0):
+    """Messages of a type with any content; the user's own id stands where one is needed to get further."""
+    fields = {}
+    for field in descriptor.fields:
+        if field.message_type is not None:
+            if depth > 2 or field.message_type.full_name.startswith("google."):
+                continue
+            inner = anything(field.message_type, user_id, depth + 1)
+            fields[field.name] = st.lists(inner, max_size=2) if field.is_repeated else inner
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            fields[field.name] = TEXTS | st.just(user_id)
+        elif field.type == FieldDescriptor.TYPE_BOOL:
+            fields[field.name] = st.booleans()
+        elif field.type == FieldDescriptor.TYPE_ENUM:
+            fields[field.name] = st.integers(-1, 9)
+        elif field.type == FieldDescriptor.TYPE_INT64:
+            fields[field.name] = st.integers(-(2**63), 2**63 - 1)
+        elif field.type == FieldDescriptor.TYPE_INT32:
+            fields[field.name] = st.just(0) | st.integers(-(2**31), 2**31 - 1)
+        else:
+            fields[field.name] = st.integers(0, 9)
+    named = {"user_id": st.just(user_id)} if "user_id" in fields else {}
+    return st.fixed_dictionaries(named, optional={name: item for name, item in fields.items() if name not in named})
+
+
+def stub_of(engine: Engine, request_class) -> Callable[..., Awaitable]:
+    name = request_class.DESCRIPTOR.name.removesuffix("Request")
+    return next(
+        getattr(stub, name)
+        for stub in (engine.gateway, engine.wallet, engine.settlement, engine.matcher)
+        if hasattr(stub, name)
+    )
+
+
+@pytest.mark.parametrize("request_class", REQUESTS, ids=lambda item: item.DESCRIPTOR.name)
+async def test_no_input_at_all_is_a_fault_of_ours(engine: Engine, request_class) -> None:
+    user = await engine.user(USDT="1000")
+    call = stub_of(engine, request_class)
+    loop = asyncio.get_running_loop()
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(anything(request_class.DESCRIPTOR, user))
+    def run(content: dict) -> None:
+        async def ask() -> grpc.StatusCode:
+            try:
+                await call(request_class(**content), metadata=engine.service, timeout=20)
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+            return grpc.StatusCode.OK
+
+        code = asyncio.run_coroutine_threadsafe(ask(), loop).result(30)
+        assert code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE}, code
+
+    await asyncio.to_thread(run)
