@@ -48,6 +48,9 @@ class MatcherService(matcher_pb2_grpc.MatcherServiceServicer):
             raise RefusedError(Refused(Reason.BATCH_EMPTY, field="commands"))
         if len(request.commands) > self._batch_max:
             raise RefusedError(Refused(Reason.BATCH_TOO_LARGE, field="commands", rule=f"at most {self._batch_max}"))
+        if any(command.HasField("put_symbol") for command in request.commands):
+            rule = "symbols come from the matcher's own table"
+            raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="commands.put_symbol", rule=rule))
         answers = await self._intake.submit(request.commands)
         return matcher_pb2.SubmitResponse(results=[_result(answer) for answer in answers])
 

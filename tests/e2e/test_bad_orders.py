@@ -1,19 +1,20 @@
 """Bad input at the front door: a typed error that names the field, and nothing has changed. Then: any input at all."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 import pytest
 from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2
-from exchange.matcher.v1 import matcher_pb2
+from exchange.matcher.v1 import command_pb2, matcher_pb2
 from exchange.settlement.v1 import settlement_pb2
 from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, wallet_pb2, withdrawal_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.engine import Engine, order_from
+from tests.support.engine import Engine, order_from, running, stack_on
+from tests.support.servers import Servers
 
 BAD = [
     ({"client_order_id": ""}, "FIELD_REQUIRED field=client_order_id"),
@@ -72,6 +73,11 @@ async def test_limits_of_calls_are_told(engine: Engine) -> None:
         (engine.settlement.ListTrades, settlement_pb2.ListTradesRequest(), "FIELD_REQUIRED field=symbol"),
         (engine.matcher.GetBook, matcher_pb2.GetBookRequest(symbol="BTC/USDT", depth=1001), "AMOUNT_OUT_OF_RANGE"),
         (engine.matcher.Submit, matcher_pb2.SubmitRequest(), "BATCH_EMPTY field=commands"),
+        (
+            engine.matcher.Submit,
+            matcher_pb2.SubmitRequest(commands=[command_pb2.Command(put_symbol=command_pb2.PutSymbol())]),
+            "FIELD_NOT_ALLOWED field=commands.put_symbol",
+        ),
     ):
         with pytest.raises(grpc.aio.AioRpcError, match=expected):
             await call(request, metadata=engine.service)
@@ -91,6 +97,15 @@ REQUESTS = [
     settlement_pb2.ListTradesRequest, matcher_pb2.GetBookRequest, matcher_pb2.SubmitRequest,
     matcher_pb2.GetReferencePriceRequest,
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+async def fuzzed_engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    """An engine of its own: what a service credential may say to the matcher is not backed by any money here."""
+    dsn = servers.new_database()
+    async with running(stack_on(servers, tmp_path_factory.mktemp("fuzzed"), dsn)) as engine:
+        yield engine
+    servers.drop_database(dsn)
 
 
 def anything(descriptor, user_id: str, depth: int = 0):
@@ -128,7 +143,8 @@ def stub_of(engine: Engine, request_class) -> Callable[..., Awaitable]:
 
 
 @pytest.mark.parametrize("request_class", REQUESTS, ids=lambda item: item.DESCRIPTOR.name)
-async def test_no_input_at_all_is_a_fault_of_ours(engine: Engine, request_class) -> None:
+async def test_no_input_at_all_is_a_fault_of_ours(fuzzed_engine: Engine, request_class) -> None:
+    engine = fuzzed_engine
     user = await engine.user(USDT="1000")
     call = stub_of(engine, request_class)
     loop = asyncio.get_running_loop()
