@@ -12,7 +12,8 @@ from libs.ids import new_id
 from libs.rpc.errors import refused_from_call
 from libs.rpc.server import MESSAGE_MAX_BYTES, REQUEST_ID
 
-_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+# CANCELLED is what a server that is stopping may say; a cancellation of our own is an asyncio.CancelledError.
+_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
 def open_channel(target: str) -> grpc.aio.Channel:
@@ -46,7 +47,7 @@ class Peer:
             raise refused_from_call(error, dependency=self._name) from error
 
     async def call_patiently(self, method: Callable[..., Any], request: Any) -> Any:
-        """The response; UNAVAILABLE and DEADLINE_EXCEEDED are tried again until `patience_s` is over.
+        """The response; passing faults (as of a server that is away or stopping) are tried again until `patience_s` is over.
 
         Only for requests with an idempotency key. Raises RefusedError.
         """

@@ -32,7 +32,8 @@ async def test_sigterm_drains_and_a_repeat_has_one_effect(fresh_engine: Engine) 
     process = engine.stack.process("order_gateway")
     engine.stack.send("order_gateway", signal.SIGTERM)
     codes = await asyncio.gather(*first)
-    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    # What came too late is turned away in one of gRPC's two ways; a client repeats either.
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert grpc.StatusCode.OK in codes
     assert await asyncio.to_thread(process.wait, 15) == 0, "a clean exit"
     await asyncio.to_thread(engine.stack.wait_healthy, "order_gateway")
