@@ -107,10 +107,7 @@ class EmbeddedPostgres:
         for folder in (self._home, self._home.parent):
             os.chown(folder, _NOBODY, _NOBODY)
         if not _others_may_enter(self._bin):
-            copy = self._home.parent / "pginstall"
-            if not (copy / "bin" / "postgres").exists():
-                shutil.copytree(self._bin.parent, copy, dirs_exist_ok=True)
-            self._bin = copy / "bin"
+            self._bin = _copy_where_others_may_enter(self._bin.parent, self._home.parent / "wheel")
 
     def _stop_leftover(self, data: Path) -> None:
         """A server that outlived its supervisor holds the folder: stop it."""
@@ -190,6 +187,18 @@ def _wheel_folder(package: str) -> Path:
     if spec is None or spec.origin is None:
         raise EmbeddedError(f"the package {package} is not installed")
     return Path(spec.origin).parent
+
+
+def _copy_where_others_may_enter(pginstall: Path, target: Path) -> Path:
+    """Copy the wheel's programs with the libraries they find by a path relative to themselves; returns the new bin."""
+    package = pginstall.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    if not (target / "complete").exists():
+        shutil.copytree(pginstall, target / package.name / pginstall.name, symlinks=True, dirs_exist_ok=True)
+        if libraries.exists():
+            shutil.copytree(libraries, target / libraries.name, symlinks=True, dirs_exist_ok=True)
+        (target / "complete").touch()
+    return target / package.name / pginstall.name / "bin"
 
 
 def _reachable_home(data_dir: Path) -> Path:

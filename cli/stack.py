@@ -76,11 +76,11 @@ class Stack:
     def start(self) -> None:
         """Start everything in order and wait until all services are healthy. Raises StackError, EmbeddedError."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        configured = load_settings()
-        self.environment = {**self._servers(configured), **self._secret(configured)}
+        self.environment = dict(self.settings_over)
+        configured = self.settings()
+        self.environment |= {**self._servers(configured), **self._secret(configured)}
         if self.private_ports:
             self.environment |= _private_ports()
-        self.environment |= self.settings_over
         environment_file = self.data_dir / _ENVIRONMENT_FILE
         environment_file.touch(mode=0o600)
         environment_file.write_text(json.dumps(self.environment), encoding="utf-8")

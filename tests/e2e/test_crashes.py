@@ -1,10 +1,11 @@
 """kill -9 of every service in the middle of the real flow: the end is the same as if nothing had happened."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
 
-from cli.stack import SERVICES, Stack
+from cli.stack import SERVICES, Stack, temporary_folder
 from tests.support.engine import Engine, running, stack_on
 from tests.support.flow import SYMBOL, FlowRun, final_state
 from tests.support.rabbitmq import OwnRabbitMq
@@ -67,12 +68,12 @@ async def test_a_dead_broker_stops_no_orders_and_loses_no_events(servers: Server
         servers.drop_database(dsn)
 
 
-async def test_killing_postgresql_in_the_middle_changes_nothing(flow_data: Path, tmp_path_factory) -> None:
+async def test_killing_postgresql_in_the_middle_changes_nothing(flow_data: Path) -> None:
     """On embedded parts alone: the database dies as a whole, kill -9, and is started again by the supervisor."""
     states = []
+    temporary = contextlib.ExitStack()
     for kill in (False, True):
-        folder = tmp_path_factory.mktemp("embedded")
-        folder.chmod(0o755)
+        folder = temporary.enter_context(temporary_folder("trade-engine-crash-"))
         async with running(Stack(folder, private_ports=True, log_dir=folder / "logs")) as engine:
             run = FlowRun(engine, flow_data, "crash", limit=MESSAGES // 2)
             await run.fund()
@@ -86,6 +87,7 @@ async def test_killing_postgresql_in_the_middle_changes_nothing(flow_data: Path,
             report = await engine.quiet()
             assert report.clean, [finding for finding in report.findings if finding.wrong]
             states.append(await final_state(engine))
+    temporary.close()
     assert states[0]["trades"]
     assert states[0] == states[1]
 
