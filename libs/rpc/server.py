@@ -7,6 +7,7 @@ details, everything unexpected into INTERNAL with a log line, metrics.
 from __future__ import annotations  # grpc's generic types exist only in its stubs
 
 import asyncio
+import contextlib
 import contextvars
 import signal
 import time
@@ -35,6 +36,8 @@ DEFAULT_DEADLINE_S = 30.0
 DRAIN_S = 5.0
 REQUEST_ID = "x-request-id"
 _REQUEST_ID_MAX_CHARS = 100
+_HEAR_OUT_S = 0.2
+_HEAR_OUT_MESSAGES = 100
 _OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 log = structlog.get_logger()
@@ -111,7 +114,11 @@ class _HouseRules(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, rule: AccessRule, behaviour: Any) -> Any:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                self._enter(rule, context, request)
+                try:
+                    self._enter(rule, context, request)
+                except RefusedError:
+                    await _hear_out(request)
+                    raise
                 async for response in behaviour(request, context):
                     yield response
                 RPC_TOTAL.labels(method, "OK").inc()
@@ -150,6 +157,18 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
         trailing = ((REQUEST_ID, request_id), (DETAILS_KEY, status_of(refused).SerializeToString()))
         await context.abort(code, str(refused), trailing_metadata=trailing)
+
+
+async def _hear_out(request: Any) -> None:
+    """Read what a refused caller of a stream is just sending.
+
+    grpc's Python client turns a status that meets its own write into INTERNAL, and the reason would be lost.
+    """
+    if hasattr(request, "__anext__"):
+        with contextlib.suppress(TimeoutError, StopAsyncIteration):
+            async with asyncio.timeout(_HEAR_OUT_S):
+                for _ in range(_HEAR_OUT_MESSAGES):
+                    await anext(request)
 
 
 class RpcServer:
