@@ -8,6 +8,7 @@ from exchange.wallet.v1 import (
     audit_pb2,
     ledger_entry_pb2,
     operation_pb2,
+    transfer_pb2,
     wallet_pb2,
     wallet_pb2_grpc,
     withdrawal_pb2,
@@ -118,18 +119,18 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         )
 
     async def IncreaseReservation(
-        self, request: withdrawal_pb2.IncreaseReservationRequest, context: Any
-    ) -> withdrawal_pb2.IncreaseReservationResponse:
+        self, request: operation_pb2.IncreaseReservationRequest, context: Any
+    ) -> operation_pb2.IncreaseReservationResponse:
         """See the proto."""
         del context
         available, reserved = await self._balance_after(await self._requests.increase(request))
-        return withdrawal_pb2.IncreaseReservationResponse(available_balance=available, reserved_balance=reserved)
+        return operation_pb2.IncreaseReservationResponse(available_balance=available, reserved_balance=reserved)
 
-    async def Transfer(self, request: withdrawal_pb2.TransferRequest, context: Any) -> withdrawal_pb2.TransferResponse:
+    async def Transfer(self, request: transfer_pb2.TransferRequest, context: Any) -> transfer_pb2.TransferResponse:
         """See the proto."""
         del context
         giver, taker = (await self._one(await self._requests.transfer(request))).balances
-        return withdrawal_pb2.TransferResponse(from_balance=balance_message(giver), to_balance=balance_message(taker))
+        return transfer_pb2.TransferResponse(from_balance=balance_message(giver), to_balance=balance_message(taker))
 
     async def RequestWithdrawal(
         self, request: withdrawal_pb2.RequestWithdrawalRequest, context: Any

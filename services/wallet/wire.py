@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, withdrawal_pb2
+from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, transfer_pb2, withdrawal_pb2
 
 from libs.ids import parse_id, parse_text
 from libs.money import MAX_UNITS, UNIT, format_units, parse_optional, parse_positive
@@ -60,7 +60,7 @@ class Requests:
             reason=parse_text(request.reason, field="reason", required=False),
         )
 
-    async def increase(self, request: withdrawal_pb2.IncreaseReservationRequest) -> Increase:
+    async def increase(self, request: operation_pb2.IncreaseReservationRequest) -> Increase:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return Increase(
             user_id=_user(request.user_id, field="user_id"),
@@ -70,7 +70,7 @@ class Requests:
             increase_key=parse_text(request.key, field="key"),
         )
 
-    async def transfer(self, request: withdrawal_pb2.TransferRequest) -> Transfer:
+    async def transfer(self, request: transfer_pb2.TransferRequest) -> Transfer:
         """The operation that is asked for. Raises RefusedError that names the field."""
         operation = Transfer(
             transfer_id=parse_id(request.transfer_id, field="transfer_id"),

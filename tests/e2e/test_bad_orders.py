@@ -8,7 +8,7 @@ import pytest
 from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2
 from exchange.matcher.v1 import command_pb2, matcher_pb2
 from exchange.settlement.v1 import settlement_pb2
-from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, wallet_pb2, withdrawal_pb2
+from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, transfer_pb2, wallet_pb2, withdrawal_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -92,7 +92,7 @@ REQUESTS = [
     order_requests_pb2.PlaceOrderRequest, order_requests_pb2.CancelOrderRequest, order_requests_pb2.ReduceOrderRequest,
     order_gateway_pb2.GetOrderRequest, order_gateway_pb2.ListOrdersRequest, order_requests_pb2.PlaceOrdersRequest,
     operation_pb2.ReserveRequest, operation_pb2.ReleaseRequest, operation_pb2.SettleTradeRequest,
-    operation_pb2.DepositRequest, withdrawal_pb2.TransferRequest, withdrawal_pb2.RequestWithdrawalRequest,
+    operation_pb2.DepositRequest, transfer_pb2.TransferRequest, withdrawal_pb2.RequestWithdrawalRequest,
     withdrawal_pb2.ConfirmWithdrawalRequest, wallet_pb2.GetBalancesRequest, ledger_entry_pb2.ListLedgerEntriesRequest,
     settlement_pb2.ListTradesRequest, matcher_pb2.GetBookRequest, matcher_pb2.SubmitRequest,
     matcher_pb2.GetReferencePriceRequest,

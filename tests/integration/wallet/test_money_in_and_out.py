@@ -3,7 +3,7 @@
 import grpc
 import httpx
 import pytest
-from exchange.wallet.v1 import audit_pb2, ledger_entry_pb2, operation_pb2, withdrawal_pb2
+from exchange.wallet.v1 import audit_pb2, ledger_entry_pb2, operation_pb2, transfer_pb2, withdrawal_pb2
 
 from libs.ids import new_id
 from tests.support.engine import Engine
@@ -69,7 +69,7 @@ async def test_what_a_withdrawal_holds_is_not_an_orders(engine: Engine) -> None:
     await engine.wallet.RequestWithdrawal(request, metadata=engine.service)
     release = operation_pb2.ReleaseRequest(user_id=user, asset="BTC", order_id=request.withdrawal_id, key=new_id())
     assert await refusal(engine.wallet.Release, release, engine) == "RESERVATION_NOT_FOUND field=order_id"
-    increase = withdrawal_pb2.IncreaseReservationRequest(
+    increase = operation_pb2.IncreaseReservationRequest(
         user_id=user, asset="BTC", amount="1", order_id=request.withdrawal_id, key=new_id()
     )
     assert await refusal(engine.wallet.IncreaseReservation, increase, engine) == "RESERVATION_NOT_FOUND field=order_id"
@@ -84,7 +84,7 @@ async def test_nobody_withdraws_more_than_is_free(engine: Engine) -> None:
 
 async def test_a_transfer_moves_once(engine: Engine) -> None:
     giver, taker = await engine.user(BTC="10"), new_id()
-    request = withdrawal_pb2.TransferRequest(
+    request = transfer_pb2.TransferRequest(
         transfer_id=new_id(), from_user_id=giver, to_user_id=taker, asset="BTC", amount="4"
     )
     first = await engine.wallet.Transfer(request, metadata=engine.service)
@@ -103,7 +103,7 @@ async def test_an_open_reservation_grows_and_a_closed_one_does_not(engine: Engin
     user, order = await engine.user(BTC="10"), new_id()
     reserve = operation_pb2.ReserveRequest(user_id=user, asset="BTC", amount="1", order_id=order)
     await engine.wallet.Reserve(reserve, metadata=engine.service)
-    increase = withdrawal_pb2.IncreaseReservationRequest(
+    increase = operation_pb2.IncreaseReservationRequest(
         user_id=user, asset="BTC", amount="2", order_id=order, key=f"{order}/more"
     )
     for _ in range(2):
