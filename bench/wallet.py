@@ -16,6 +16,7 @@ from libs.config import Settings
 from libs.identity import SERVICE_SCOPE, mint_token
 from libs.ids import new_id
 from libs.rpc.client import open_channel
+from libs.runtime import collect_garbage_rarely
 
 BATCH = 100
 CLIENTS = 8
@@ -157,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=5, help="how long each measurement takes")
     seconds = parser.parse_args().seconds
+    collect_garbage_rarely()
     with temporary_folder("trade-engine-bench-") as folder:
         stack = Stack(folder, private_ports=True, log_dir=folder / "logs", services=("wallet",))
         try:

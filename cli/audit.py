@@ -29,8 +29,8 @@ FROM (
 ) AS compared
 """
 NOTHING_UNSETTLED = """
-SELECT count(*) AS looked_at, count(*) AS wrong, (array_agg(message_id || ': ' || message))[1:5] AS examples
-FROM settlement.dead_letters
+SELECT count(*) AS looked_at, count(*) AS wrong, (array_agg(letter_id || ': ' || message))[1:5] AS examples
+FROM settlement.dead_letters WHERE resolved_at IS NULL
 """
 RESERVATIONS_BACK_LIVE_ORDERS = """
 SELECT count(*) AS looked_at, count(*) FILTER (WHERE wrong) AS wrong,
@@ -45,8 +45,12 @@ LIVE_ORDERS_HOLD_WHAT_THEY_NEED = """
 SELECT count(*) AS looked_at, count(*) FILTER (WHERE wrong) AS wrong,
        (array_agg(order_id::text) FILTER (WHERE wrong))[1:5] AS examples
 FROM (
-    SELECT o.order_id, coalesce(r.remaining, 0) <> (o.open_quantity - o.filled_quantity)
-           * CASE WHEN o.side = 1 THEN o.price ELSE 1 END AS wrong
+    SELECT o.order_id,
+           CASE WHEN o.side = 2 THEN coalesce(r.remaining, 0) <> o.open_quantity - o.filled_quantity
+                WHEN o.type IN (1, 4) OR NOT o.waiting
+                    THEN coalesce(r.remaining, 0) <> (o.open_quantity - o.filled_quantity) * o.open_price
+                -- What waits to buy at any price holds a budget.
+                ELSE coalesce(r.remaining, 0) <= 0 END AS wrong
     FROM orders.orders o LEFT JOIN wallet.reservations r USING (order_id) WHERE o.status IN (2, 3)
 ) AS compared
 """

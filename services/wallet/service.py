@@ -1,13 +1,14 @@
 """The wallet's gRPC face: checks what a request is made of, hands it to the intake, puts the answer in words."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import UTC
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from exchange.wallet.v1 import (
     audit_pb2,
     ledger_entry_pb2,
     operation_pb2,
+    reservation_pb2,
     transfer_pb2,
     wallet_pb2,
     wallet_pb2_grpc,
@@ -15,54 +16,62 @@ from exchange.wallet.v1 import (
 )
 from google.rpc import status_pb2
 
-from libs.batching import Batcher
 from libs.db.pool import Pool
-from libs.ids import parse_id, parse_text
+from libs.ids import parse_text
 from libs.paging import page_size
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import status_of
+from libs.times import parse_time
 from services.wallet.audit import audit
 from services.wallet.core.operations import Applied, Operation
-from services.wallet.history import AFTER_THE_LAST_ID, FIRST_ID, History, first_id_at
-from services.wallet.intake import Outcome
+from services.wallet.history import History
+from services.wallet.intake import Intake, Outcome
 from services.wallet.store import LedgerStore
+from services.wallet.streams import BalanceStreams
 from services.wallet.wire import (
+    Assets,
     Requests,
     balance_message,
     balance_texts,
     entry_message,
     release_response,
+    reservation_message,
     reserve_response,
     settle_response,
 )
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 500
+END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 Request = TypeVar("Request")
 
 
 class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     """Speaks gRPC; decides nothing."""
 
-    def __init__(self, *, intake: Batcher[Operation, Outcome], store: LedgerStore, pool: Pool, batch_max: int) -> None:
+    def __init__(
+        self, *, intake: Intake, store: LedgerStore, streams: BalanceStreams, pool: Pool, batch_max: int
+    ) -> None:
         self._intake = intake
         self._store = store
+        self._streams = streams
         self._pool = pool
         self._batch_max = batch_max
-        self._requests = Requests(store.knows_asset)
+        self._assets = Assets(store.assets)
+        self._requests = Requests(self._assets)
         self._history = History(pool)
 
     async def Deposit(self, request: operation_pb2.DepositRequest, context: Any) -> operation_pb2.DepositResponse:
         """See the proto."""
         del context
-        applied = await self._one(await self._requests.deposit(request))
+        applied = await self._one(self._requests.deposit, request)
         available, reserved = balance_texts(applied.balances[0])
         return operation_pb2.DepositResponse(available_balance=available, reserved_balance=reserved)
 
     async def Reserve(self, request: operation_pb2.ReserveRequest, context: Any) -> operation_pb2.ReserveResponse:
         """See the proto."""
         del context
-        return reserve_response(await self._one(await self._requests.reserve(request)))
+        return reserve_response(await self._one(self._requests.reserve, request))
 
     async def BatchReserve(
         self, request: operation_pb2.BatchReserveRequest, context: Any
@@ -81,7 +90,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     async def Release(self, request: operation_pb2.ReleaseRequest, context: Any) -> operation_pb2.ReleaseResponse:
         """See the proto."""
         del context
-        return release_response(await self._one(await self._requests.release(request)))
+        return release_response(await self._one(self._requests.release, request))
 
     async def BatchRelease(
         self, request: operation_pb2.BatchReleaseRequest, context: Any
@@ -102,7 +111,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> operation_pb2.SettleTradeResponse:
         """See the proto."""
         del context
-        return settle_response(await self._one(await self._requests.settle(request)))
+        return settle_response(await self._one(self._requests.settle, request))
 
     async def SettleTrades(
         self, request: operation_pb2.SettleTradesRequest, context: Any
@@ -123,13 +132,13 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> operation_pb2.IncreaseReservationResponse:
         """See the proto."""
         del context
-        available, reserved = await self._balance_after(await self._requests.increase(request))
+        available, reserved = await self._balance_after(self._requests.increase, request)
         return operation_pb2.IncreaseReservationResponse(available_balance=available, reserved_balance=reserved)
 
     async def Transfer(self, request: transfer_pb2.TransferRequest, context: Any) -> transfer_pb2.TransferResponse:
         """See the proto."""
         del context
-        giver, taker = (await self._one(await self._requests.transfer(request))).balances
+        giver, taker = (await self._one(self._requests.transfer, request)).balances
         return transfer_pb2.TransferResponse(from_balance=balance_message(giver), to_balance=balance_message(taker))
 
     async def RequestWithdrawal(
@@ -137,7 +146,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> withdrawal_pb2.RequestWithdrawalResponse:
         """See the proto."""
         del context
-        available, reserved = await self._balance_after(await self._requests.request_withdrawal(request))
+        available, reserved = await self._balance_after(self._requests.request_withdrawal, request)
         return withdrawal_pb2.RequestWithdrawalResponse(available_balance=available, reserved_balance=reserved)
 
     async def ConfirmWithdrawal(
@@ -145,7 +154,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> withdrawal_pb2.ConfirmWithdrawalResponse:
         """See the proto."""
         del context
-        available, reserved = await self._balance_after(await self._requests.confirm_withdrawal(request))
+        available, reserved = await self._balance_after(self._requests.confirm_withdrawal, request)
         return withdrawal_pb2.ConfirmWithdrawalResponse(available_balance=available, reserved_balance=reserved)
 
     async def CancelWithdrawal(
@@ -153,7 +162,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> withdrawal_pb2.CancelWithdrawalResponse:
         """See the proto."""
         del context
-        available, reserved = await self._balance_after(await self._requests.cancel_withdrawal(request))
+        available, reserved = await self._balance_after(self._requests.cancel_withdrawal, request)
         return withdrawal_pb2.CancelWithdrawalResponse(available_balance=available, reserved_balance=reserved)
 
     async def ListLedgerEntries(
@@ -161,24 +170,42 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> ledger_entry_pb2.ListLedgerEntriesResponse:
         """See the proto."""
         del context
-        size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
-        before = AFTER_THE_LAST_ID
-        if request.HasField("to_time"):
-            before = first_id_at(request.to_time.ToDatetime(UTC))
-        if request.page_token:
-            before = min(before, parse_id(request.page_token, field="page_token"))
-        rows = await self._history.entries(
+        page, next_page_token = await self._history.entries(
             request.user_id,
             asset=parse_text(request.asset, field="asset", required=False),
             reference=parse_text(request.reference, field="reference", required=False),
-            from_id=first_id_at(request.from_time.ToDatetime(UTC)) if request.HasField("from_time") else FIRST_ID,
-            before_id=before,
-            limit=size,
+            from_time=parse_time(request.from_time, field="from_time") if request.HasField("from_time") else None,
+            to_time=parse_time(request.to_time, field="to_time") if request.HasField("to_time") else None,
+            page_token=request.page_token,
+            limit=page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX),
         )
-        response = ledger_entry_pb2.ListLedgerEntriesResponse(entries=[entry_message(row) for row in rows])
-        if len(rows) == size:
-            response.next_page_token = rows[-1].entry_id
-        return response
+        return ledger_entry_pb2.ListLedgerEntriesResponse(
+            entries=[entry_message(row) for row in page], next_page_token=next_page_token
+        )
+
+    async def ListReservations(
+        self, request: reservation_pb2.ListReservationsRequest, context: Any
+    ) -> reservation_pb2.ListReservationsResponse:
+        """See the proto."""
+        del context
+        page, next_page_token = await self._history.open_reservations(
+            older_than=(
+                parse_time(request.older_than, field="older_than") if request.HasField("older_than") else END_OF_TIME
+            ),
+            page_token=request.page_token,
+            limit=page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX),
+        )
+        return reservation_pb2.ListReservationsResponse(
+            reservations=[reservation_message(row) for row in page], next_page_token=next_page_token
+        )
+
+    async def StreamBalances(
+        self, request: wallet_pb2.StreamBalancesRequest, context: Any
+    ) -> AsyncIterator[wallet_pb2.StreamBalancesResponse]:
+        """See the proto."""
+        del context
+        async for changed in self._streams.subscribe(request.user_id):
+            yield wallet_pb2.StreamBalancesResponse(balances=[balance_message(item) for item in changed])
 
     async def GetBalances(self, request: wallet_pb2.GetBalancesRequest, context: Any) -> wallet_pb2.GetBalancesResponse:
         """See the proto."""
@@ -191,33 +218,45 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         del request, context
         async for check in audit(self._pool):
             yield audit_pb2.AuditResponse(
-                check=check.check, rows=check.looked_at, violations=check.wrong, examples=check.examples
+                check=check.check,
+                rows=check.looked_at,
+                violations=check.wrong,
+                examples=check.examples,
+                done=check.done,
             )
 
-    async def _balance_after(self, operation: Operation) -> tuple[str, str]:
-        return balance_texts((await self._one(operation)).balances[0])
+    async def _balance_after(self, parse: Callable[[Request], Operation], request: Request) -> tuple[str, str]:
+        return balance_texts((await self._one(parse, request)).balances[0])
 
-    async def _one(self, operation: Operation) -> Applied:
-        outcome = await self._intake.submit_one(operation)
+    async def _one(self, parse: Callable[[Request], Operation], request: Request) -> Applied:
+        (outcome,) = await self._intake.submit((await self._parse(parse, request),))
         if isinstance(outcome, Refused):
             raise RefusedError(outcome)
         return outcome
 
     async def _many(
-        self, items: Sequence[Request], parse: Callable[[Request], Awaitable[Operation]], key_field: str
+        self, items: Sequence[Request], parse: Callable[[Request], Operation], key_field: str
     ) -> list[Outcome]:
         """One outcome per item; what cannot be parsed is refused alone, the rest goes on."""
         check_batch(items, key_field, self._batch_max)
-        outcomes: list[Outcome | None] = []
+        outcomes: list[Outcome | None] = [None] * len(items)
         operations: list[Operation] = []
-        for item in items:
+        for number, item in enumerate(items):
             try:
-                operations.append(await parse(item))
-                outcomes.append(None)
+                operations.append(await self._parse(parse, item))
             except RefusedError as error:
-                outcomes.append(error.refused)
+                outcomes[number] = error.refused
         decided = iter(await self._intake.submit(operations) if operations else ())
         return [next(decided) if outcome is None else outcome for outcome in outcomes]
+
+    async def _parse(self, parse: Callable[[Request], Operation], request: Request) -> Operation:
+        """The operation that is asked for; where an asset is unknown, they are read again first."""
+        try:
+            return parse(request)
+        except RefusedError as error:
+            if error.refused.reason is Reason.ASSET_UNKNOWN and await self._assets.refresh():
+                return parse(request)
+            raise
 
 
 def check_batch(items: Sequence[Any], key_field: str, batch_max: int) -> None:

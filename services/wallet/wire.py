@@ -1,8 +1,9 @@
 """Between protobuf and the core: what a request is made of is checked here, field by field, before anything is done."""
 
+import time
 from collections.abc import Awaitable, Callable
 
-from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, transfer_pb2, withdrawal_pb2
+from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, reservation_pb2, transfer_pb2, withdrawal_pb2
 
 from libs.ids import parse_id, parse_text
 from libs.money import MAX_UNITS, UNIT, format_units, parse_optional, parse_positive
@@ -21,62 +22,81 @@ from services.wallet.core.operations import (
     SettleTrade,
     Transfer,
 )
-from services.wallet.history import EntryRow
+from services.wallet.history import EntryRow, ReservationRow
+
+ASSETS_KEPT_S = 1.0
+
+
+class Assets:
+    """The assets there are, as they were read last."""
+
+    def __init__(self, read: Callable[[], Awaitable[frozenset[str]]]) -> None:
+        self._read = read
+        self._read_at = 0.0
+        self.known: frozenset[str] = frozenset()
+
+    async def refresh(self) -> bool:
+        """Read them again, at most once a second. Whether that was done."""
+        if self.known and time.monotonic() < self._read_at + ASSETS_KEPT_S:
+            return False
+        self._read_at = time.monotonic()
+        self.known = await self._read()
+        return True
 
 
 class Requests:
     """Requests as operations. The first broken rule, in the order of the fields below, is the answer."""
 
-    def __init__(self, knows_asset: Callable[[str], Awaitable[bool]]) -> None:
-        self._knows_asset = knows_asset
+    def __init__(self, assets: Assets) -> None:
+        self._assets = assets
 
-    async def deposit(self, request: operation_pb2.DepositRequest) -> Deposit:
+    def deposit(self, request: operation_pb2.DepositRequest) -> Deposit:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return Deposit(
             user_id=_user(request.user_id, field="user_id"),
-            asset=await self._asset(request.asset, field="asset"),
+            asset=self._asset(request.asset, field="asset"),
             amount=parse_positive(request.amount, field="amount"),
             deposit_id=parse_id(request.deposit_id, field="deposit_id"),
         )
 
-    async def reserve(self, request: operation_pb2.ReserveRequest) -> Reserve:
+    def reserve(self, request: operation_pb2.ReserveRequest) -> Reserve:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return Reserve(
             user_id=_user(request.user_id, field="user_id"),
-            asset=await self._asset(request.asset, field="asset"),
+            asset=self._asset(request.asset, field="asset"),
             amount=parse_positive(request.amount, field="amount"),
             order_id=parse_id(request.order_id, field="order_id"),
             reason=parse_text(request.reason, field="reason", required=False),
         )
 
-    async def release(self, request: operation_pb2.ReleaseRequest) -> Release:
+    def release(self, request: operation_pb2.ReleaseRequest) -> Release:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return Release(
             user_id=_user(request.user_id, field="user_id"),
-            asset=await self._asset(request.asset, field="asset"),
+            asset=self._asset(request.asset, field="asset"),
             amount=parse_positive(request.amount, field="amount") if request.amount else None,
             order_id=parse_id(request.order_id, field="order_id"),
             release_key=parse_text(request.key, field="key"),
             reason=parse_text(request.reason, field="reason", required=False),
         )
 
-    async def increase(self, request: operation_pb2.IncreaseReservationRequest) -> Increase:
+    def increase(self, request: operation_pb2.IncreaseReservationRequest) -> Increase:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return Increase(
             user_id=_user(request.user_id, field="user_id"),
-            asset=await self._asset(request.asset, field="asset"),
+            asset=self._asset(request.asset, field="asset"),
             amount=parse_positive(request.amount, field="amount"),
             order_id=parse_id(request.order_id, field="order_id"),
             increase_key=parse_text(request.key, field="key"),
         )
 
-    async def transfer(self, request: transfer_pb2.TransferRequest) -> Transfer:
+    def transfer(self, request: transfer_pb2.TransferRequest) -> Transfer:
         """The operation that is asked for. Raises RefusedError that names the field."""
         operation = Transfer(
             transfer_id=parse_id(request.transfer_id, field="transfer_id"),
             from_user_id=_user(request.from_user_id, field="from_user_id"),
             to_user_id=_user(request.to_user_id, field="to_user_id"),
-            asset=await self._asset(request.asset, field="asset"),
+            asset=self._asset(request.asset, field="asset"),
             amount=parse_positive(request.amount, field="amount"),
             reason=parse_text(request.reason, field="reason", required=False),
         )
@@ -84,34 +104,34 @@ class Requests:
             raise RefusedError(Refused(Reason.SAME_USER, field="to_user_id"))
         return operation
 
-    async def request_withdrawal(self, request: withdrawal_pb2.RequestWithdrawalRequest) -> RequestWithdrawal:
+    def request_withdrawal(self, request: withdrawal_pb2.RequestWithdrawalRequest) -> RequestWithdrawal:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return RequestWithdrawal(
             user_id=_user(request.user_id, field="user_id"),
-            asset=await self._asset(request.asset, field="asset"),
+            asset=self._asset(request.asset, field="asset"),
             amount=parse_positive(request.amount, field="amount"),
             withdrawal_id=parse_id(request.withdrawal_id, field="withdrawal_id"),
             destination=parse_text(request.destination, field="destination", required=False),
         )
 
-    async def confirm_withdrawal(self, request: withdrawal_pb2.ConfirmWithdrawalRequest) -> ConfirmWithdrawal:
+    def confirm_withdrawal(self, request: withdrawal_pb2.ConfirmWithdrawalRequest) -> ConfirmWithdrawal:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return ConfirmWithdrawal(
             user_id=_user(request.user_id, field="user_id"),
-            asset=await self._asset(request.asset, field="asset"),
+            asset=self._asset(request.asset, field="asset"),
             withdrawal_id=parse_id(request.withdrawal_id, field="withdrawal_id"),
         )
 
-    async def cancel_withdrawal(self, request: withdrawal_pb2.CancelWithdrawalRequest) -> CancelWithdrawal:
+    def cancel_withdrawal(self, request: withdrawal_pb2.CancelWithdrawalRequest) -> CancelWithdrawal:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return CancelWithdrawal(
             user_id=_user(request.user_id, field="user_id"),
-            asset=await self._asset(request.asset, field="asset"),
+            asset=self._asset(request.asset, field="asset"),
             withdrawal_id=parse_id(request.withdrawal_id, field="withdrawal_id"),
             reason=parse_text(request.reason, field="reason", required=False),
         )
 
-    async def settle(self, request: operation_pb2.SettleTradeRequest) -> SettleTrade:
+    def settle(self, request: operation_pb2.SettleTradeRequest) -> SettleTrade:
         """The operation that is asked for. Raises RefusedError that names the field."""
         quantity = parse_positive(request.quantity, field="quantity")
         price = parse_positive(request.price, field="price")
@@ -121,8 +141,8 @@ class Requests:
             seller_user_id=_user(request.seller_user_id, field="seller_user_id"),
             buyer_order_id=parse_id(request.buyer_order_id, field="buyer_order_id"),
             seller_order_id=parse_id(request.seller_order_id, field="seller_order_id"),
-            base_asset=await self._asset(request.base_asset, field="base_asset"),
-            quote_asset=await self._asset(request.quote_asset, field="quote_asset"),
+            base_asset=self._asset(request.base_asset, field="base_asset"),
+            quote_asset=self._asset(request.quote_asset, field="quote_asset"),
             quantity=quantity,
             price=price,
             notional=_notional(price, quantity),
@@ -134,8 +154,8 @@ class Requests:
         _check_parties(operation, request)
         return operation
 
-    async def _asset(self, asset: str, *, field: str) -> str:
-        if not await self._knows_asset(asset):
+    def _asset(self, asset: str, *, field: str) -> str:
+        if asset not in self._assets.known:
             raise RefusedError(Refused(Reason.ASSET_UNKNOWN, field=field, detail={"asset": asset[:20]}))
         return asset
 
@@ -148,7 +168,10 @@ def balance_texts(balance: BalanceAt) -> tuple[str, str]:
 def balance_message(at: BalanceAt) -> operation_pb2.Balance:
     """A balance as a message."""
     return operation_pb2.Balance(
-        asset=at.asset, available=format_units(at.available), reserved=format_units(at.reserved)
+        asset=at.asset,
+        available=format_units(at.available),
+        reserved=format_units(at.reserved),
+        sequence=at.sequence,
     )
 
 
@@ -165,6 +188,21 @@ def entry_message(row: EntryRow) -> ledger_entry_pb2.LedgerEntry:
         reserved_delta=format_units(row.reserved_delta),
         available_after=format_units(row.available_after),
         reserved_after=format_units(row.reserved_after),
+    )
+    message.created_at.FromDatetime(row.created_at)
+    return message
+
+
+def reservation_message(row: ReservationRow) -> reservation_pb2.Reservation:
+    """An open reservation."""
+    message = reservation_pb2.Reservation(
+        order_id=row.order_id,
+        reservation_id=row.reservation_id,
+        user_id=row.user_id,
+        asset=row.asset,
+        purpose=reservation_pb2.ReservationPurpose.Value(f"RESERVATION_PURPOSE_{row.purpose}"),
+        amount=format_units(row.amount),
+        remaining=format_units(row.remaining),
     )
     message.created_at.FromDatetime(row.created_at)
     return message

@@ -4,13 +4,11 @@ Double entry: the postings of an operation sum to zero per asset. A user's balan
 neither below zero. Only EXTERNAL (the world outside) may go below zero. What may never live here: I/O, clocks, ids made up.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from libs.money import MAX_UNITS, format_units
 from libs.reasons import Reason, Refused
+from services.wallet.core.books import Balance, BalanceKey, Changes, Entry, Posting, Reservation
 from services.wallet.core.operations import (
     EXTERNAL_ACCOUNT,
     FEES_ACCOUNT,
@@ -31,125 +29,61 @@ from services.wallet.core.operations import (
     contents_of,
 )
 
-BalanceKey = tuple[str, str]
+
+class NotInViewError(KeyError):
+    """A balance or reservation that the operation needs is not here. Nothing was changed."""
 
 
 class TornViewError(Exception):
-    """Balances and reservations are not of the same moment. Read again, together; under locks it cannot be."""
+    """Balances and reservations are not of the same moment, so that what is decided on them would be wrong.
+
+    Nothing was changed. Read again, together; under locks it cannot be.
+    """
 
 
 # Entry n of an operation has the operation's id with this digit at the end; operation ids end in 0.
 _ENTRY_DIGITS = "123456789abcdef"
 
 
-class Balance(NamedTuple):
-    """One account's amount of one asset; `sequence` is the number of its last entry."""
-
-    available: int = 0
-    reserved: int = 0
-    sequence: int = 0
-
-
-class Reservation(NamedTuple):
-    """What is still held for one order (or withdrawal). Closed and empty before it was made means: never make it."""
-
-    reservation_id: str
-    user_id: str
-    asset: str
-    amount: int
-    remaining: int
-    closed: bool = False
-    purpose: Purpose = Purpose.ORDER
-
-
-class Posting(NamedTuple):
-    """One account's part in an operation."""
-
-    account_id: str
-    asset: str
-    available: int
-    reserved: int
-
-
-class Entry(NamedTuple):
-    """A posting as it is booked: numbered per balance, with the balance after it."""
-
-    entry_id: str
-    operation_id: str
-    operation: Operation
-    posting: Posting
-    sequence: int
-    available_after: int
-    reserved_after: int
-
-
-@dataclass(slots=True)
-class Changes:
-    """What one batch changes; written in one statement."""
-
-    entries: list[Entry] = field(default_factory=list)
-    operations: list[tuple[Operation, Applied]] = field(default_factory=list)
-    balances: set[BalanceKey] = field(default_factory=set)
-    reservations: dict[str, bool] = field(default_factory=dict)  # order id -> whether it is new
-
-
-def balances_needed(operation: Operation) -> tuple[BalanceKey, ...]:
-    """The balances an operation reads or moves."""
-    match operation:
-        case Deposit() | ConfirmWithdrawal():
-            return ((operation.user_id, operation.asset), (EXTERNAL_ACCOUNT, operation.asset))
-        case Reserve() | Increase() | Release() | RequestWithdrawal() | CancelWithdrawal():
-            return ((operation.user_id, operation.asset),)
-        case Transfer():
-            return ((operation.from_user_id, operation.asset), (operation.to_user_id, operation.asset))
-        case SettleTrade():
-            base, quote = operation.base_asset, operation.quote_asset
-            return (
-                (operation.buyer_user_id, base), (operation.buyer_user_id, quote),
-                (operation.seller_user_id, base), (operation.seller_user_id, quote),
-                (FEES_ACCOUNT, base), (FEES_ACCOUNT, quote),
-            )  # fmt: skip
-
-
-def reservations_needed(operation: Operation) -> tuple[str, ...]:
-    """The reservations an operation reads, by order id. A Reserve makes one; that there is none yet, its key proves."""
-    match operation:
-        case Deposit() | Reserve() | Transfer() | RequestWithdrawal():
-            return ()
-        case Increase() | Release():
-            return (operation.order_id,)
-        case ConfirmWithdrawal() | CancelWithdrawal():
-            return (operation.withdrawal_id,)
-        case SettleTrade():
-            return (operation.buyer_order_id, operation.seller_order_id)
-
-
 class Ledger:
-    """The part of the ledger that a batch needs, in memory. Every balance needed must be present."""
+    """Balances and reservations in memory, as far as they are known.
+
+    A reservation of None is known not to exist. `recorded` are operations of long ago whose keys may be repeated.
+    """
 
     def __init__(
         self,
         balances: dict[BalanceKey, Balance],
-        reservations: dict[str, Reservation],
+        reservations: dict[str, Reservation | None],
         recorded: dict[tuple[str, str], Recorded],
     ) -> None:
         self.balances = balances
         self.reservations = reservations
-        self._recorded = recorded
         self.changes = Changes()
+        self._recorded = recorded
+        self._recorded_before: dict[tuple[str, str], Recorded] = {}
 
     def apply(self, operation: Operation, operation_id: str) -> Applied | Refused:
-        """Do one operation, or refuse it without effect. A repeated key gives the recorded answer or KEY_REUSED."""
+        """Do one operation, or refuse it without effect. A repeated key gives the recorded answer or KEY_REUSED.
+
+        Raises NotInViewError or TornViewError, without effect, where what is known here does not suffice.
+        """
         assert operation_id.endswith("0"), "entry ids are made from the last digit"
         key = (operation.kind.value, operation.key)
-        before = self._recorded.get(key)
+        before = self._recorded.get(key) or self._recorded_before.get(key)
         if before is not None:
             return _repeat(operation, before)
         outcome = self._decide(operation, operation_id)
         if isinstance(outcome, Applied):
             self.changes.operations.append((operation, outcome))
-            self._recorded[key] = Recorded(contents_of(operation), outcome)
+            self._recorded[key] = Recorded(operation, outcome)
         return outcome
+
+    def take_changes(self) -> Changes:
+        """What was changed since this was called last; operations of the time before that are recorded no longer."""
+        taken, self.changes = self.changes, Changes()
+        self._recorded_before, self._recorded = self._recorded, {}
+        return taken
 
     def _decide(self, operation: Operation, operation_id: str) -> Applied | Refused:
         match operation:  # the frequent ones first
@@ -172,8 +106,8 @@ class Ledger:
 
     def _deposit(self, operation: Deposit, operation_id: str) -> Applied | Refused:
         user, asset, amount = operation.user_id, operation.asset, operation.amount
-        outside = self.balances[(EXTERNAL_ACCOUNT, asset)]
-        if _held(self.balances[(user, asset)]) + amount > MAX_UNITS or outside.available - amount < -MAX_UNITS:
+        outside = self._balance(EXTERNAL_ACCOUNT, asset)
+        if _held(self._balance(user, asset)) + amount > MAX_UNITS or outside.available - amount < -MAX_UNITS:
             return Refused(Reason.AMOUNT_OUT_OF_RANGE, field="amount", rule="the balance must stay below 10^12")
         self._book(
             operation, operation_id, (Posting(EXTERNAL_ACCOUNT, asset, -amount, 0), Posting(user, asset, amount, 0))
@@ -184,19 +118,20 @@ class Ledger:
         self, operation: Reserve | RequestWithdrawal, operation_id: str, hold_id: str, purpose: Purpose
     ) -> Applied | Refused:
         user, asset, amount = operation.user_id, operation.asset, operation.amount
-        if hold_id in self.reservations:  # not recorded as held, so it was closed before it was made
+        # Not recorded as held, so it was closed before it was made. What is not in view is new: the write proves it.
+        if self.reservations.get(hold_id) is not None:
             return Refused(Reason.RESERVATION_CLOSED, field="order_id")
         refused = self._check_available(user, asset, amount)
         if refused is not None:
             return refused
         self._book(operation, operation_id, (Posting(user, asset, -amount, amount),))
         self.reservations[hold_id] = Reservation(operation_id, user, asset, amount, amount, purpose=purpose)
-        self.changes.reservations[hold_id] = True
+        self.changes.reservations[hold_id] = None
         return Applied(operation_id, (self._balance_at(user, asset),))
 
     def _increase(self, operation: Increase, operation_id: str) -> Applied | Refused:
         user, asset, amount = operation.user_id, operation.asset, operation.amount
-        held = self.reservations.get(operation.order_id)
+        held = self._reservation(operation.order_id)
         if held is None:
             return Refused(Reason.RESERVATION_NOT_FOUND, field="order_id")
         refused = _check_owner(held, user, asset, field="order_id")
@@ -208,10 +143,9 @@ class Ledger:
         if refused is not None:
             return refused
         self._book(operation, operation_id, (Posting(user, asset, -amount, amount),))
-        self.reservations[operation.order_id] = held._replace(
-            amount=held.amount + amount, remaining=held.remaining + amount
-        )
-        self.changes.reservations.setdefault(operation.order_id, False)
+        self.changes.reservations.setdefault(operation.order_id, held.remaining)
+        held.amount += amount
+        held.remaining += amount
         return Applied(operation_id, (self._balance_at(user, asset),))
 
     def _transfer(self, operation: Transfer, operation_id: str) -> Applied | Refused:
@@ -219,14 +153,14 @@ class Ledger:
         refused = self._check_available(giver, asset, amount)
         if refused is not None:
             return refused
-        if _held(self.balances[(taker, asset)]) + amount > MAX_UNITS:
+        if _held(self._balance(taker, asset)) + amount > MAX_UNITS:
             return Refused(Reason.AMOUNT_OUT_OF_RANGE, field="amount", rule="the balance must stay below 10^12")
         self._book(operation, operation_id, (Posting(giver, asset, -amount, 0), Posting(taker, asset, amount, 0)))
         return Applied(operation_id, (self._balance_at(giver, asset), self._balance_at(taker, asset)))
 
     def _end_withdrawal(self, operation: ConfirmWithdrawal | CancelWithdrawal, operation_id: str) -> Applied | Refused:
         user, asset = operation.user_id, operation.asset
-        held = self.reservations.get(operation.withdrawal_id)
+        held = self._reservation(operation.withdrawal_id)
         if held is None or held.user_id != user or held.purpose is not Purpose.WITHDRAWAL:
             return Refused(Reason.WITHDRAWAL_NOT_FOUND, field="withdrawal_id")
         if held.asset != asset:
@@ -239,11 +173,11 @@ class Ledger:
         else:
             postings = [Posting(user, asset, 0, -amount), Posting(EXTERNAL_ACCOUNT, asset, amount, 0)]
         self._book(operation, operation_id, postings)
-        self._take(operation.withdrawal_id, amount, close=True)
+        self._take(operation.withdrawal_id, held, amount, close=True)
         return Applied(operation_id, (self._balance_at(user, asset),))
 
     def _check_available(self, user_id: str, asset: str, amount: int) -> Refused | None:
-        available = self.balances[(user_id, asset)].available
+        available = self._balance(user_id, asset).available
         if available >= amount:
             return None
         detail = {"asset": asset, "available": format_units(available), "needed": format_units(amount)}
@@ -251,12 +185,13 @@ class Ledger:
 
     def _release(self, operation: Release, operation_id: str) -> Applied | Refused:
         user, asset = operation.user_id, operation.asset
-        held = self.reservations.get(operation.order_id)
+        held = self._reservation(operation.order_id)
+        self._balance(user, asset)  # not in view must be told before anything is changed
         if held is None:
             if operation.amount is not None:
                 return Refused(Reason.RESERVATION_NOT_FOUND, field="order_id")
             self.reservations[operation.order_id] = Reservation(operation_id, user, asset, 0, 0, closed=True)
-            self.changes.reservations[operation.order_id] = True
+            self.changes.reservations[operation.order_id] = None
             return Applied(operation_id, (self._balance_at(user, asset),))
         refused = _check_owner(held, user, asset, field="order_id")
         if refused is not None:
@@ -266,91 +201,118 @@ class Ledger:
             return _exhausted(held, amount, field="amount")
         if amount:
             self._book(operation, operation_id, (Posting(user, asset, amount, -amount),))
-        self._take(operation.order_id, amount, close=operation.amount is None)
+        self._take(operation.order_id, held, amount, close=operation.amount is None)
         return Applied(operation_id, (self._balance_at(user, asset),))
 
     def _settle(self, operation: SettleTrade, operation_id: str) -> Applied | Refused:
-        refused = self._check_settle(operation)
-        if refused is not None:
-            return refused
         buyer, seller = operation.buyer_user_id, operation.seller_user_id
         base, quote = operation.base_asset, operation.quote_asset
-        quantity, notional = operation.quantity, operation.notional
-        postings = [
-            Posting(buyer, base, quantity - operation.buyer_fee, 0),
-            Posting(seller, quote, notional - operation.seller_fee, 0),
-            Posting(buyer, quote, operation.buyer_freed, -notional - operation.buyer_freed),
-            Posting(seller, base, operation.seller_freed, -quantity - operation.seller_freed),
-        ]
-        if operation.buyer_fee:
-            postings.append(Posting(FEES_ACCOUNT, base, operation.buyer_fee, 0))
-        if operation.seller_fee:
-            postings.append(Posting(FEES_ACCOUNT, quote, operation.seller_fee, 0))
-        entry_ids = self._book(operation, operation_id, postings)
-        self._take(operation.buyer_order_id, notional + operation.buyer_freed)
-        self._take(operation.seller_order_id, quantity + operation.seller_freed)
-        balances = tuple(self._balance_at(*key) for key in balances_needed(operation)[:4])
-        return Applied(operation_id, balances, entry_ids[:2])
-
-    def _check_settle(self, operation: SettleTrade) -> Refused | None:
-        """Checks in the order in which they are documented: fees, buyer's reservation, seller's, size of balances."""
         quantity, notional = operation.quantity, operation.notional
         if operation.buyer_fee > quantity:
             return Refused(Reason.FEE_TOO_LARGE, field="buyer_fee", rule="at most what the buyer receives")
         if operation.seller_fee > notional:
             return Refused(Reason.FEE_TOO_LARGE, field="seller_fee", rule="at most what the seller receives")
-        legs = (
-            ("buyer", operation.buyer_order_id, operation.buyer_user_id, operation.quote_asset,
-             notional + operation.buyer_freed),
-            ("seller", operation.seller_order_id, operation.seller_user_id, operation.base_asset,
-             quantity + operation.seller_freed),
-        )  # fmt: skip
-        for party, order_id, user, asset, needed in legs:
-            held = self.reservations.get(order_id)
-            if held is None:
-                return Refused(Reason.RESERVATION_NOT_FOUND, field=f"{party}_order_id")
-            refused = _check_owner(held, user, asset, field=f"{party}_order_id")
-            if refused is not None:
-                return refused
-            if held.remaining < needed:
-                return _exhausted(held, needed, field=f"{party}_order_id")
-        for account, asset in balances_needed(operation):
-            if _held(self.balances[(account, asset)]) + max(quantity, notional) > MAX_UNITS:
+        from_buyer, from_seller = notional + operation.buyer_freed, quantity + operation.seller_freed
+        bid = self._check_leg(operation.buyer_order_id, buyer, quote, from_buyer, field="buyer_order_id")
+        if isinstance(bid, Refused):
+            return bid
+        ask = self._check_leg(operation.seller_order_id, seller, base, from_seller, field="seller_order_id")
+        if isinstance(ask, Refused):
+            return ask
+        postings = [
+            Posting(buyer, base, quantity - operation.buyer_fee, 0),
+            Posting(seller, quote, notional - operation.seller_fee, 0),
+            Posting(buyer, quote, operation.buyer_freed, -from_buyer),
+            Posting(seller, base, operation.seller_freed, -from_seller),
+        ]
+        if operation.buyer_fee:
+            postings.append(Posting(FEES_ACCOUNT, base, operation.buyer_fee, 0))
+        if operation.seller_fee:
+            postings.append(Posting(FEES_ACCOUNT, quote, operation.seller_fee, 0))
+        limit = MAX_UNITS - max(quantity, notional)
+        for posting in postings:
+            if _held(self._balance(posting.account_id, posting.asset)) > limit:
                 return Refused(Reason.AMOUNT_OUT_OF_RANGE, field="quantity", rule="the balance must stay below 10^12")
-        return None
+        entry_ids = self._book(operation, operation_id, postings)
+        self._take(operation.buyer_order_id, bid, from_buyer)
+        self._take(operation.seller_order_id, ask, from_seller)
+        balances = (
+            self._balance_at(buyer, base), self._balance_at(buyer, quote),
+            self._balance_at(seller, base), self._balance_at(seller, quote),
+        )  # fmt: skip
+        return Applied(operation_id, balances, entry_ids[:2])
 
-    def _take(self, order_id: str, amount: int, *, close: bool = False) -> None:
-        held = self.reservations[order_id]
+    def _check_leg(self, order_id: str, user: str, asset: str, needed: int, *, field: str) -> Reservation | Refused:
+        """The reservation that one side of a trade is paid from."""
+        held = self._reservation(order_id)
+        if held is None:
+            return Refused(Reason.RESERVATION_NOT_FOUND, field=field)
+        refused = _check_owner(held, user, asset, field=field)
+        if refused is not None:
+            return refused
+        return held if held.remaining >= needed else _exhausted(held, needed, field=field)
+
+    def _take(self, order_id: str, held: Reservation, amount: int, *, close: bool = False) -> None:
         assert 0 <= amount <= held.remaining, "checked before"
-        self.reservations[order_id] = held._replace(remaining=held.remaining - amount, closed=held.closed or close)
-        self.changes.reservations.setdefault(order_id, False)
+        self.changes.reservations.setdefault(order_id, held.remaining)
+        held.remaining -= amount
+        held.closed = held.closed or close
 
-    def _book(self, operation: Operation, operation_id: str, postings: Iterable[Posting]) -> tuple[str, ...]:
-        entry_ids = []
-        total: defaultdict[str, int] = defaultdict(int)
-        for digit, posting in zip(_ENTRY_DIGITS, postings, strict=False):
-            key = (posting.account_id, posting.asset)
-            before = self.balances[key]
-            after = Balance(
-                before.available + posting.available, before.reserved + posting.reserved, before.sequence + 1
+    def _book(self, operation: Operation, operation_id: str, postings: Sequence[Posting]) -> tuple[str, ...]:
+        """Book all of them, or raise before the first. Returns the entries' ids."""
+        balances = [self._balance(posting.account_id, posting.asset) for posting in postings]
+        total: dict[str, int] = {}
+        for posting, balance in zip(postings, balances, strict=True):
+            if balance.reserved + posting.reserved < 0:
+                raise TornViewError(f"{posting.account_id} {posting.asset} holds less than its reservations")
+            assert balance.available + posting.available >= 0 or posting.account_id == EXTERNAL_ACCOUNT, (
+                "checked before"
             )
-            if after.reserved < 0:
-                raise TornViewError(f"{key} holds less than its reservations")
-            assert after.available >= 0 or posting.account_id == EXTERNAL_ACCOUNT, "checked before"
-            total[posting.asset] += posting.available + posting.reserved
-            self.balances[key] = after
-            self.changes.balances.add(key)
+            total[posting.asset] = total.get(posting.asset, 0) + posting.available + posting.reserved
+        assert not any(total.values()), "every operation sums to zero per asset"
+        kind, reference, changes = operation.kind.value, operation.key, self.changes
+        entry_ids = []
+        for digit, (account, asset, available, reserved), balance in zip(
+            _ENTRY_DIGITS, postings, balances, strict=False
+        ):
+            changes.balances.setdefault((account, asset), balance.sequence)
+            balance.available += available
+            balance.reserved += reserved
+            balance.sequence += 1
             entry_id = operation_id[:-1] + digit
             entry_ids.append(entry_id)
-            self.changes.entries.append(
-                Entry(entry_id, operation_id, operation, posting, after.sequence, after.available, after.reserved)
+            changes.entries.append(
+                Entry(
+                    entry_id,
+                    operation_id,
+                    account,
+                    asset,
+                    balance.sequence,
+                    available,
+                    reserved,
+                    balance.available,
+                    balance.reserved,
+                    kind,
+                    reference,
+                )
             )
-        assert not any(total.values()), "every operation sums to zero per asset"
         return tuple(entry_ids)
 
+    def _balance(self, account_id: str, asset: str) -> Balance:
+        try:
+            return self.balances[account_id, asset]
+        except KeyError:
+            raise NotInViewError(account_id, asset) from None
+
+    def _reservation(self, order_id: str) -> Reservation | None:
+        try:
+            return self.reservations[order_id]
+        except KeyError:
+            raise NotInViewError(order_id) from None
+
     def _balance_at(self, account_id: str, asset: str) -> BalanceAt:
-        balance = self.balances[(account_id, asset)]
-        return BalanceAt(asset, balance.available, balance.reserved)
+        balance = self.balances[account_id, asset]
+        return BalanceAt(asset, balance.available, balance.reserved, balance.sequence)
 
 
 def _held(balance: Balance) -> int:
@@ -358,9 +320,9 @@ def _held(balance: Balance) -> int:
 
 
 def _repeat(operation: Operation, before: Recorded) -> Applied | Refused:
-    contents = contents_of(operation)
-    for name, value in contents.items():
-        if before.contents.get(name) != value:
+    earlier = before.contents if isinstance(before.contents, dict) else contents_of(before.contents)
+    for name, value in contents_of(operation).items():
+        if earlier.get(name) != value:
             return Refused(Reason.KEY_REUSED, field=name, detail={"key": operation.key})
     return before.answer
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import get_args
+from operator import attrgetter
+from typing import NamedTuple, get_args
 
 EXTERNAL_ACCOUNT = "00000000-0000-0000-0000-000000000001"
 FEES_ACCOUNT = "00000000-0000-0000-0000-000000000002"
@@ -212,17 +213,16 @@ Operation = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BalanceAt:
-    """A balance as of an operation."""
+class BalanceAt(NamedTuple):
+    """A balance as of an operation; `sequence` is the number of its last entry then."""
 
     asset: str
     available: int
     reserved: int
+    sequence: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """The answer to an operation that was done: its id, the balances as of it, and for a trade the two credits."""
 
     operation_id: str
@@ -230,17 +230,18 @@ class Applied:
     entry_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """An operation that was done before, and its answer then."""
+class Recorded(NamedTuple):
+    """An operation that was done before, itself or its contents as recorded, and its answer then."""
 
-    contents: dict[str, str]
+    contents: Operation | dict[str, str]
     answer: Applied
 
 
 _FIELDS: dict[type, tuple[str, ...]] = {kind: tuple(item.name for item in fields(kind)) for kind in get_args(Operation)}
+_VALUES = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
 
 
 def contents_of(operation: Operation) -> dict[str, str]:
     """What makes two requests with one key the same; also what the record keeps."""
-    return {name: str(getattr(operation, name)) for name in _FIELDS[type(operation)]}
+    kind = type(operation)
+    return dict(zip(_FIELDS[kind], map(str, _VALUES[kind](operation)), strict=True))

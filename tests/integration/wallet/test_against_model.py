@@ -5,10 +5,12 @@ import random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from libs.ids import new_id
 from libs.reasons import Refused
 from services.wallet.audit import CHECKS, audit
+from services.wallet.auditor import TRY_LOCK, Auditor
 from services.wallet.core.operations import (
     CancelWithdrawal,
     ConfirmWithdrawal,
@@ -21,8 +23,7 @@ from services.wallet.core.operations import (
     Transfer,
 )
 from services.wallet.intake import Intake
-from services.wallet.store import LedgerStore
-from tests.support.ledger import ModelLedger
+from tests.support.ledger import ModelLedger, ledgers
 
 USERS, ORDERS, KEYS = 3, 4, 4
 amounts = st.integers(1, 60)
@@ -112,13 +113,13 @@ def test_any_operations_end_as_in_the_model(pool_runner) -> None:
         async def example(pool) -> None:
             names, model = Names(), ModelLedger()
             # Two wallets side by side, each with a memory of its own that the other makes out of date.
-            wallets = [Intake(store=LedgerStore(pool)) for _ in range(2)]
-            for number, batch in enumerate(batches):
-                pairs = [both(operation, names, model) for operation in batch]
-                outcomes = await wallets[number % 2].apply([operation for operation, _ in pairs])
-                expected = [act() for _, act in pairs]
-                got = [outcome.reason.name if isinstance(outcome, Refused) else "done" for outcome in outcomes]
-                assert got == expected
+            async with ledgers(pool, 2) as wallets:
+                for number, batch in enumerate(batches):
+                    pairs = [both(operation, names, model) for operation in batch]
+                    outcomes = await wallets[number % 2].submit([operation for operation, _ in pairs])
+                    expected = [act() for _, act in pairs]
+                    got = [outcome.reason.name if isinstance(outcome, Refused) else "done" for outcome in outcomes]
+                    assert got == expected
             users = [names("user", number) for number in range(USERS)]
             found = await balances_in(pool, users)
             assert {key: value for key, value in model.balances.items() if value != [0, 0]} == {
@@ -135,34 +136,38 @@ def test_concurrent_duplicated_and_reordered_deliveries_end_the_same(pool_runner
     """Reserved first; then every settle and release, each twice, in any order, from two wallets at a time."""
 
     async def example(pool) -> None:
-        for seed in range(20):
-            dice = random.Random(seed)
-            names = Names()
-            wallets = [Intake(store=LedgerStore(pool)) for _ in range(2)]
-            buyer, seller = names("user", 0), names("user", 1)
-            await wallets[0].apply([Deposit(buyer, "USDT", 1000, new_id()), Deposit(seller, "BTC", 1000, new_id())])
-            buys, sells = [new_id() for _ in range(5)], [new_id() for _ in range(5)]
-            await wallets[1].apply(
-                [Reserve(buyer, "USDT", 50, order) for order in buys]
-                + [Reserve(seller, "BTC", 20, order) for order in sells]
-            )
-            todo: list = []
-            for buy, sell in zip(buys, sells, strict=True):
-                todo.append(SettleTrade(new_id(), buyer, seller, buy, sell, "BTC", "USDT", 15, 2 * 10**8, 30, 1, 2))
-                todo.append(Release(buyer, "USDT", 20, buy, f"{buy}/0"))
-                todo.append(Release(seller, "BTC", 5, sell, f"{sell}/0"))
-            todo *= 2
-            dice.shuffle(todo)
-            chunks = [todo[start : start + 4] for start in range(0, len(todo), 4)]
-            results = await asyncio.gather(*(wallets[number % 2].apply(chunk) for number, chunk in enumerate(chunks)))
-            assert not [item for chunk in results for item in chunk if isinstance(item, Refused)]
-            assert await balances_in(pool, [buyer, seller]) == {
-                (buyer, "USDT"): [850, 0], (buyer, "BTC"): [70, 0],
-                (seller, "BTC"): [925, 0], (seller, "USDT"): [140, 0],
-            }  # fmt: skip
+        async with ledgers(pool, 2) as wallets:
+            for seed in range(20):
+                await deliver(pool, wallets, random.Random(seed))
 
     pool_runner(example)
     assert_clean(pool_runner)
+
+
+async def deliver(pool, wallets: list[Intake], dice: random.Random) -> None:
+    buyer, seller = new_id(), new_id()
+    await wallets[0].submit([Deposit(buyer, "USDT", 1000, new_id()), Deposit(seller, "BTC", 1000, new_id())])
+    buys, sells = [new_id() for _ in range(5)], [new_id() for _ in range(5)]
+    await wallets[1].submit(
+        [Reserve(buyer, "USDT", 50, order) for order in buys] + [Reserve(seller, "BTC", 20, order) for order in sells]
+    )
+    todo: list = []
+    for buy, sell in zip(buys, sells, strict=True):
+        todo.append(SettleTrade(new_id(), buyer, seller, buy, sell, "BTC", "USDT", 15, 2 * 10**8, 30, 1, 2))
+        todo.append(Release(buyer, "USDT", 20, buy, f"{buy}/0"))
+        todo.append(Release(seller, "BTC", 5, sell, f"{sell}/0"))
+    todo *= 2
+    dice.shuffle(todo)
+    chunks = [todo[start : start + 4] for start in range(0, len(todo), 4)]
+    results = await asyncio.gather(*(dice.choice(wallets).submit(chunk) for chunk in chunks))
+    assert not [item for chunk in results for item in chunk if isinstance(item, Refused)]
+    first = {operation.key: outcome for chunk, result in zip(chunks, results, strict=True)
+             for operation, outcome in zip(chunk, result, strict=True)}  # fmt: skip
+    for chunk, result in zip(chunks, results, strict=True):
+        assert [first[operation.key] for operation in chunk] == list(result), "a repeat has the first answer"
+    assert await balances_in(pool, [buyer, seller]) == {
+        (buyer, "USDT"): [850, 0], (buyer, "BTC"): [70, 0], (seller, "BTC"): [925, 0], (seller, "USDT"): [140, 0],
+    }  # fmt: skip
 
 
 def assert_clean(pool_runner) -> None:
@@ -170,6 +175,9 @@ def assert_clean(pool_runner) -> None:
         findings = [item async for item in audit(pool)]
         assert len(findings) == 5
         assert not [item for item in findings if item.wrong]
+        in_parts = [item async for item in audit(pool, entries_per_part=100)]
+        assert len(in_parts) > 10
+        assert [item for item in in_parts if item.done == 1] == findings
 
     pool_runner(check)
 
@@ -187,8 +195,8 @@ def test_the_audit_sees_every_kind_of_damage(pool_runner) -> None:
 
     async def example(pool) -> None:
         user = new_id()
-        wallet = Intake(store=LedgerStore(pool))
-        await wallet.apply([Deposit(user, "USDT", 100, new_id()), Reserve(user, "USDT", 10, new_id())])
+        async with ledgers(pool, 1) as (wallet,):
+            await wallet.submit([Deposit(user, "USDT", 100, new_id()), Reserve(user, "USDT", 10, new_id())])
         for check, sql in damages.items():
             async with pool.acquire() as connection:
                 transaction = connection.transaction()
@@ -199,5 +207,24 @@ def test_the_audit_sees_every_kind_of_damage(pool_runner) -> None:
                 await transaction.rollback()
             assert row["wrong"] > 0, check
             assert row["examples"], check
+
+    pool_runner(example)
+
+
+def test_an_audit_in_the_background_tells_the_metrics_and_only_one_runs(pool_runner) -> None:
+    async def example(pool) -> None:
+        auditor = Auditor(pool=pool, every_s=0)
+        async with ledgers(pool, 1) as (wallet,):
+            await wallet.submit([Deposit(new_id(), "USDT", 100, new_id())])
+        assert await auditor.audit_once() is True
+        assert REGISTRY.get_sample_value("ledger_imbalance") == 0
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(TRY_LOCK)
+            assert await auditor.audit_once() is None, "another wallet audits"
+        await pool.execute("UPDATE wallet.balances SET available = available + 1 WHERE kind = 'USER'")
+        assert await auditor.audit_once() is False
+        assert REGISTRY.get_sample_value("ledger_imbalance") == 1
+        assert REGISTRY.get_sample_value("ledger_audit_violations", {"check": "balances_sum_to_zero"}) == 1
+        assert REGISTRY.get_sample_value("ledger_audit_violations", {"check": "operations_sum_to_zero"}) == 0
 
     pool_runner(example)
