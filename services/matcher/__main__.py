@@ -6,7 +6,8 @@ import socket
 import time
 
 import structlog
-from exchange.matcher.v1 import matcher_pb2, matcher_pb2_grpc
+from exchange.matcher.v1 import command_pb2, matcher_pb2, matcher_pb2_grpc
+from prometheus_client import Gauge
 
 from libs.batching import Batcher
 from libs.bus.connect import connect_publisher
@@ -16,11 +17,15 @@ from libs.identity import TokenVerifier
 from libs.rpc.server import RpcServer
 from libs.runtime import run_service, serve_until_stopped
 from services.matcher.books import BookHub
-from services.matcher.core.engine import Engine
 from services.matcher.journal import Journal, Lease
 from services.matcher.relay import Relay
-from services.matcher.sequencer import FATAL, Sequencer
-from services.matcher.service import MatcherService
+from services.matcher.sequencer import FATAL, TICK, Sequencer
+from services.matcher.service import Answer, MatcherService
+from services.matcher.snapshots import keep_snapshots
+from services.matcher.tape import TradeHub
+
+TIME_KEPT_S = 0.5
+LEADING = Gauge("matcher_leading", "1 while this process leads its shard")
 
 log = structlog.get_logger()
 
@@ -33,8 +38,8 @@ async def main(settings: Settings) -> None:
     journal = Journal(pool, shard=mine.shard, owner=owner, address=mine.target(), lease_ms=mine.lease_ms)
     publisher = connect_publisher(settings, pool)
     relay = Relay(journal=journal, publisher=publisher, keep_s=mine.outbox_keep_s)
-    engine, books = Engine(), BookHub(subscribers_max=mine.streams_max)
-    sequencer = Sequencer(engine=engine, journal=journal, books=books, relay=relay, clock_ns=time.time_ns)
+    books, trades = BookHub(subscribers_max=mine.streams_max), TradeHub(subscribers_max=mine.streams_max)
+    sequencer = Sequencer(journal=journal, books=books, trades=trades, relay=relay, clock_ns=time.time_ns)
 
     lease = await wait_for_lease(journal, mine.lease_ms)
     async with asyncio.TaskGroup() as recovering:
@@ -51,14 +56,18 @@ async def main(settings: Settings) -> None:
         mine, TokenVerifier(settings.auth), matcher_pb2.DESCRIPTOR.services_by_name["MatcherService"], internal=True
     )
     service = MatcherService(
-        intake=intake, sequencer=sequencer, engine=engine, books=books, journal=journal, relay=relay,
+        intake=intake, sequencer=sequencer, books=books, trades=trades, journal=journal, relay=relay,
         batch_max=mine.batch_max,
     )  # fmt: skip
     matcher_pb2_grpc.add_MatcherServiceServicer_to_server(service, server.grpc)
     await server.start()
+    LEADING.set(1)
     await serve_until_stopped(
-        intake.run(), relay.run(), relay.prune(), keep_lease(journal, mine.lease_ms), stop=server.until_stopped()
-    )
+        intake.run(), keep_time(sequencer, intake), relay.run(), relay.keep_position(), relay.prune(),
+        keep_lease(journal, mine.lease_ms),
+        keep_snapshots(journal, every=mine.snapshot_every, sequence=lambda: sequencer.sequence),
+        stop=server.until_stopped(),
+    )  # fmt: skip
     await journal.give_lease()
     await publisher.close()
     await pool.close()
@@ -76,6 +85,14 @@ async def wait_for_lease(journal: Journal, lease_ms: int) -> Lease:
             log.info("standing by: another process leads", shard=journal.shard)
             waiting = True
         await asyncio.sleep(lease_ms / 1000 / 10)
+
+
+async def keep_time(sequencer: Sequencer, intake: Batcher[command_pb2.Command, Answer]) -> None:
+    """Where no commands come, do what time has made due."""
+    while True:
+        await asyncio.sleep(TIME_KEPT_S)
+        if sequencer.is_due():
+            await intake.submit([TICK])
 
 
 async def keep_lease(journal: Journal, lease_ms: int) -> None:

@@ -16,6 +16,7 @@ from prometheus_client import Gauge
 from libs.money import format_units
 from libs.orders import Side
 from libs.reasons import Reason, Refused, RefusedError
+from libs.seats import Seats
 from services.matcher.core.book import Book
 
 DEPTH_DEFAULT = 20
@@ -42,6 +43,7 @@ class _View:
         self.symbol = symbol
         self.depth = depth
         self.readers = 0
+        self.left_at = 0  # the sequence at which its last reader went
         self.asks: Levels = {}
         self.bids: Levels = {}
         self.ring: deque[_Change] = deque(maxlen=RING_MAX)
@@ -62,9 +64,9 @@ class _View:
 
 
 class _Market:
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: Book, sequence: int = 0) -> None:
         self.book = book
-        self.sequence = 0
+        self.sequence = sequence
         self.views: dict[int, _View] = {}
         self.moved = asyncio.Event()
 
@@ -74,12 +76,14 @@ class BookHub:
 
     def __init__(self, *, subscribers_max: int) -> None:
         self._markets: dict[str, _Market] = {}
-        self._subscribers_max = subscribers_max
-        self._subscribers = 0
+        self._seats = Seats(subscribers_max, SUBSCRIBERS)
 
-    def load(self, symbol: str, book: Book) -> None:
-        """Show a book as it was recovered."""
-        self._markets[symbol] = _Market(book)
+    def load(self, symbol: str, book: Book, sequence: int) -> None:
+        """Show a book as it was recovered, numbered from here on.
+
+        `sequence` is the last command of the journal: no book has changed more often, so that no number comes twice.
+        """
+        self._markets[symbol] = _Market(book, sequence)
         book.changed = False
 
     def publish(self, changed: dict[str, Book]) -> None:
@@ -92,8 +96,10 @@ class BookHub:
             market.sequence += 1
             if market.views:
                 checksum = book_checksum(book)
-                for view in market.views.values():
+                for view in list(market.views.values()):
                     view.advance(book, market.sequence, checksum)
+                    if not view.readers and market.sequence - view.left_at > RING_MAX:
+                        del market.views[view.depth]  # who comes back now could not go on anyway
             market.moved.set()
             market.moved = asyncio.Event()
 
@@ -108,38 +114,61 @@ class BookHub:
             checksum=book_checksum(market.book),
         )
 
-    async def subscribe(self, symbol: str, depth: int) -> AsyncIterator[matcher_pb2.StreamBookResponse]:
+    async def subscribe(
+        self, symbol: str, depth: int, after_sequence: int = 0
+    ) -> AsyncIterator[matcher_pb2.StreamBookResponse]:
         """A snapshot, then deltas; a snapshot again for who was too slow.
 
+        Who comes back and names the sequence it has goes on with deltas, if the ring still reaches back to there.
         Raises RefusedError as `snapshot` does, and TOO_MANY_SUBSCRIBERS.
         """
         market, depth = self._market(symbol), _checked_depth(depth)
-        if self._subscribers >= self._subscribers_max:
-            raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {self._subscribers_max}"))
-        view = self._open_view(market, symbol, depth)
-        self._subscribers += 1
-        SUBSCRIBERS.set(self._subscribers)
-        try:
-            told = -1
+        with self._seats.one():
+            view = self._open_view(market, symbol, depth)
+            told = after_sequence or -1
+            if told > market.sequence:  # of a future that was never committed
+                told = -1
+            try:
+                while True:
+                    moved = market.moved
+                    if told < market.sequence:
+                        changes = [change for change in view.ring if change.sequence > told]
+                        if told >= 0 and changes and changes[0].sequence == told + 1:
+                            for change in changes:
+                                yield change.response
+                                told = change.sequence
+                        else:
+                            told = market.sequence
+                            yield matcher_pb2.StreamBookResponse(snapshot=self.snapshot(symbol, depth))
+                        continue
+                    await moved.wait()
+            finally:
+                view.readers -= 1
+                view.left_at = market.sequence
+
+    async def tops(self, symbol: str) -> AsyncIterator[matcher_pb2.StreamTopOfBookResponse]:
+        """The best levels whenever they change; who is slow is told the newest. Raises as `subscribe`."""
+        market = self._market(symbol)
+        with self._seats.one():
+            told: matcher_pb2.StreamTopOfBookResponse | None = None
             while True:
                 moved = market.moved
-                if told < market.sequence:
-                    changes = [change for change in view.ring if change.sequence > told]
-                    if told >= 0 and changes and changes[0].sequence == told + 1:
-                        for change in changes:
-                            yield change.response
-                            told = change.sequence
-                    else:
-                        told = market.sequence
-                        yield matcher_pb2.StreamBookResponse(snapshot=self.snapshot(symbol, depth))
+                ask, bid = market.book.depth(Side.SELL, 1), market.book.depth(Side.BUY, 1)
+                top = matcher_pb2.StreamTopOfBookResponse(
+                    symbol=symbol,
+                    ask=_level(*ask[0]) if ask else None,
+                    bid=_level(*bid[0]) if bid else None,
+                )
+                if told is None or (top.ask, top.bid) != (told.ask, told.bid):
+                    told = top
+                    yield matcher_pb2.StreamTopOfBookResponse(
+                        symbol=symbol,
+                        sequence=market.sequence,
+                        ask=told.ask if ask else None,
+                        bid=told.bid if bid else None,
+                    )
                     continue
                 await moved.wait()
-        finally:
-            self._subscribers -= 1
-            SUBSCRIBERS.set(self._subscribers)
-            view.readers -= 1
-            if view.readers == 0:
-                market.views.pop(depth, None)
 
     def _market(self, symbol: str) -> _Market:
         market = self._markets.get(symbol)
@@ -150,6 +179,9 @@ class BookHub:
     def _open_view(self, market: _Market, symbol: str, depth: int) -> _View:
         view = market.views.get(depth)
         if view is None:
+            for idle in [other.depth for other in market.views.values() if not other.readers]:
+                if len(market.views) >= VIEWS_MAX:
+                    del market.views[idle]
             if len(market.views) >= VIEWS_MAX:
                 rule = f"at most {VIEWS_MAX} different depths at a time"
                 raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, field="depth", rule=rule))

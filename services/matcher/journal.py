@@ -6,7 +6,8 @@ from typing import Any
 
 from libs.bus.interface import Message
 from libs.db.pool import Pool
-from services.matcher.core.orders import Symbol
+from libs.orders import SymbolStatus
+from services.matcher.core.commands import Symbol
 
 REPLAY_ROWS = 500
 PRUNE_ROWS = 10_000
@@ -51,8 +52,20 @@ WHERE shard = $1 AND first_sequence > $2 ORDER BY first_sequence LIMIT $3
 """
 SELECT_SYMBOLS = """
 SELECT symbol, base_asset, quote_asset, tick_size, lot_size, min_quantity, max_quantity, min_notional,
-       maker_fee_bps, taker_fee_bps, market_band_bps
+       maker_fee_bps, taker_fee_bps, market_band_bps, price_band_bps, max_open_orders, status::text
 FROM matcher.symbols WHERE shard = $1 ORDER BY symbol
+"""
+PUT_SYMBOL = """
+INSERT INTO matcher.symbols AS s (shard, symbol, base_asset, quote_asset, tick_size, lot_size, min_quantity, max_quantity,
+    min_notional, maker_fee_bps, taker_fee_bps, market_band_bps, price_band_bps, max_open_orders, status)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::matcher.symbol_status)
+ON CONFLICT (symbol) DO UPDATE SET
+    tick_size = excluded.tick_size, lot_size = excluded.lot_size, min_quantity = excluded.min_quantity,
+    max_quantity = excluded.max_quantity, min_notional = excluded.min_notional, maker_fee_bps = excluded.maker_fee_bps,
+    taker_fee_bps = excluded.taker_fee_bps, market_band_bps = excluded.market_band_bps,
+    price_band_bps = excluded.price_band_bps, max_open_orders = excluded.max_open_orders, status = excluded.status
+WHERE s.shard = excluded.shard
+RETURNING symbol
 """
 SELECT_PUBLISHED = "SELECT position FROM matcher.outbox_published WHERE shard = $1"
 UPSERT_PUBLISHED = """
@@ -63,13 +76,43 @@ SELECT_OUTBOX = """
 SELECT position, exchange, routing_key, message_type, message_id, body FROM matcher.outbox
 WHERE shard = $1 AND position > $2 ORDER BY position LIMIT $3
 """
+# What a reader of the embedded bus has not read is kept, as a broker's queue would, but not for ever.
 PRUNE_OUTBOX = """
 DELETE FROM matcher.outbox WHERE shard = $1 AND position IN (
     SELECT position FROM matcher.outbox
     WHERE shard = $1 AND position <= $2 AND created_at < now() - $3 * interval '1 second'
-    ORDER BY position LIMIT $4
+      AND (position <= (SELECT coalesce(min(c.position), $2) FROM matcher.outbox_cursors c WHERE c.shard = $1)
+           OR created_at < now() - $4 * interval '1 second')
+    ORDER BY position LIMIT $5
 )
 """
+UNREAD_KEPT_S = 7 * 86_400
+
+
+SELECT_COMMIT_BEFORE = """
+SELECT coalesce(max(first_sequence), 1) - 1 FROM matcher.journal WHERE shard = $1 AND first_sequence <= $2
+"""
+SELECT_LAST_SEQUENCE = "SELECT last_sequence FROM matcher.shards WHERE shard = $1"
+SELECT_SNAPSHOT_HASHES = (
+    "SELECT sequence, state_hash FROM matcher.snapshots WHERE shard = $1 ORDER BY sequence DESC LIMIT 100"
+)
+SELECT_SNAPSHOT = """
+SELECT sequence, at_ns, event_hash, state_hash, state FROM matcher.snapshots
+WHERE shard = $1 AND sequence <= $2 ORDER BY sequence DESC LIMIT 1
+"""
+SELECT_SNAPSHOT_SEQUENCE = "SELECT max(sequence) FROM matcher.snapshots WHERE shard = $1"
+INSERT_SNAPSHOT = """
+INSERT INTO matcher.snapshots (shard, sequence, at_ns, event_hash, state_hash, state) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT DO NOTHING
+"""
+PRUNE_SNAPSHOTS = """
+DELETE FROM matcher.snapshots WHERE shard = $1 AND sequence < (
+    SELECT min(sequence) FROM (
+        SELECT sequence FROM matcher.snapshots WHERE shard = $1 ORDER BY sequence DESC LIMIT $2
+    ) AS newest
+)
+"""
+_LAST = 2**63 - 1
 
 
 class LeaseLostError(Exception):
@@ -93,6 +136,17 @@ class JournalRow:
     last_sequence: int
     batch: bytes
     event_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A shard's state after a command; `state` is JSON, compressed by zlib."""
+
+    sequence: int
+    at_ns: int
+    event_hash: bytes
+    state_hash: str
+    state: bytes
 
 
 class Journal:
@@ -152,10 +206,44 @@ class Journal:
                 return
             last = rows[-1]["first_sequence"]
 
+    async def commit_before(self, sequence: int) -> int:
+        """The last command of the commit before the one that a command is in."""
+        return int(await self._pool.fetchval(SELECT_COMMIT_BEFORE, self.shard, sequence))
+
+    async def last_sequence(self) -> int:
+        """The last command that was committed."""
+        return int(await self._pool.fetchval(SELECT_LAST_SEQUENCE, self.shard) or 0)
+
+    async def snapshot_hashes(self) -> dict[int, str]:
+        """State hashes of the newest snapshots by their last command."""
+        return {
+            row["sequence"]: row["state_hash"] for row in await self._pool.fetch(SELECT_SNAPSHOT_HASHES, self.shard)
+        }
+
+    async def newest_snapshot(self, until: int | None = None) -> Snapshot | None:
+        """The newest snapshot, at or before a command if one is named."""
+        row = await self._pool.fetchrow(SELECT_SNAPSHOT, self.shard, _LAST if until is None else until)
+        return None if row is None else Snapshot(*row)
+
+    async def newest_snapshot_sequence(self) -> int:
+        """The last command in the newest snapshot; 0 where there is none."""
+        return int(await self._pool.fetchval(SELECT_SNAPSHOT_SEQUENCE, self.shard) or 0)
+
+    async def store_snapshot(self, snapshot: Snapshot, *, kept: int) -> None:
+        """Store a snapshot and forget all but the newest `kept`."""
+        values = (snapshot.sequence, snapshot.at_ns, snapshot.event_hash, snapshot.state_hash, snapshot.state)
+        await self._pool.execute(INSERT_SNAPSHOT, self.shard, *values)
+        await self._pool.execute(PRUNE_SNAPSHOTS, self.shard, kept)
+
     async def symbols(self) -> list[Symbol]:
         """The symbols that operators want this shard to have."""
         rows = await self._pool.fetch(SELECT_SYMBOLS, self.shard)
-        return [Symbol(*row.values()) for row in rows]
+        return [Symbol(*row)._replace(status=SymbolStatus[row["status"]]) for row in rows]
+
+    async def put_symbol(self, symbol: Symbol) -> bool:
+        """Keep what operators want; False where the symbol is another shard's."""
+        *filters, status = symbol
+        return await self._pool.fetchval(PUT_SYMBOL, self.shard, *filters, SymbolStatus(status).name) is not None
 
     async def published(self) -> int:
         """The outbox position up to which the bus has confirmed."""
@@ -172,5 +260,5 @@ class Journal:
 
     async def prune_outbox(self, published: int, keep_s: int) -> int:
         """Delete old confirmed rows, a bounded number; returns how many."""
-        status = await self._pool.execute(PRUNE_OUTBOX, self.shard, published, keep_s, PRUNE_ROWS)
+        status = await self._pool.execute(PRUNE_OUTBOX, self.shard, published, keep_s, UNREAD_KEPT_S, PRUNE_ROWS)
         return int(status.split()[-1])

@@ -1,6 +1,7 @@
 """Carries the outbox to the bus: in order, advancing only after the bus has confirmed, forever patient."""
 
 import asyncio
+import time
 from collections import deque
 
 import structlog
@@ -13,10 +14,12 @@ from services.matcher.journal import Journal
 BATCH_MAX = 200
 REMEMBERED_MAX = 20_000
 PRUNE_EVERY_S = 60.0
+POSITION_KEPT_EVERY_S = 0.1
 _RETRY_S = 0.5
 
 log = structlog.get_logger()
 LAG = Gauge("outbox_lag_messages", "Messages committed but not yet confirmed by the bus")
+LAG_SECONDS = Gauge("outbox_lag_seconds", "Seconds since the bus last took messages, while some wait")
 
 
 class Relay:
@@ -29,7 +32,14 @@ class Relay:
         self._waiting: deque[tuple[int, Message]] = deque()
         self._published = 0
         self._committed = 0
+        self._behind_since: float | None = None
         self._wake = asyncio.Event()
+        LAG_SECONDS.set_function(lambda: self.lag_s)
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds since the bus last took messages, while some wait; else 0."""
+        return 0.0 if self._behind_since is None else time.monotonic() - self._behind_since
 
     @property
     def lag(self) -> int:
@@ -40,6 +50,7 @@ class Relay:
         """Begin where the bus last confirmed."""
         self._published = await self._journal.published()
         self._committed = last_position
+        self._note()
         self._wake.set()
 
     def hand_over(self, position: int, messages: list[Message]) -> None:
@@ -50,7 +61,7 @@ class Relay:
             self._waiting.extend(enumerate(messages, start=position + 1))
         if messages:
             self._wake.set()
-            LAG.set(self.lag)
+            self._note()
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -61,13 +72,31 @@ class Relay:
             try:
                 batch = await self._next()
                 await self._publisher.publish([message for _, message in batch])
-                await self._journal.set_published(batch[-1][0])
             except (BusAwayError, *DatabaseAway) as error:
                 log.warning("cannot publish", error=f"{type(error).__name__}: {error}", lag=self.lag)
                 await asyncio.sleep(_RETRY_S)
                 continue
             self._published = batch[-1][0]
-            LAG.set(self.lag)
+            self._behind_since = time.monotonic()
+            self._note()
+
+    async def keep_position(self) -> None:
+        """Remember how far the bus has confirmed, until cancelled.
+
+        Behind publishing, so that this costs no message any time: after a crash a little is published again.
+        """
+        kept = self._published
+        while True:
+            await asyncio.sleep(POSITION_KEPT_EVERY_S)
+            published = self._published
+            if published == kept:
+                continue
+            try:
+                await self._journal.set_published(published)
+            except DatabaseAway as error:
+                log.warning("cannot remember the position", error=str(error))
+            else:
+                kept = published
 
     async def prune(self) -> None:
         """Delete old confirmed rows, until cancelled."""
@@ -80,6 +109,13 @@ class Relay:
                 continue
             if deleted:
                 log.info("outbox pruned", rows=deleted)
+
+    def _note(self) -> None:
+        LAG.set(self.lag)
+        if not self.lag:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = time.monotonic()
 
     async def _next(self) -> list[tuple[int, Message]]:
         waiting = self._waiting

@@ -4,7 +4,6 @@ If a commit fails, memory is ahead of the journal: the process must end and reco
 that a process which lost its lease (paused, cut off) cannot write.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,11 +14,14 @@ from prometheus_client import Counter, Gauge, Histogram
 from libs.db.pool import DatabaseAway
 from libs.reasons import RefusedError
 from services.matcher.books import BookHub
+from services.matcher.core.commands import Symbol
 from services.matcher.core.engine import Engine
-from services.matcher.core.orders import Command, Outcome, PutSymbol, Symbol
+from services.matcher.core.orders import Outcome
 from services.matcher.journal import Journal, Lease, LeaseLostError
+from services.matcher.recovery import JournalBrokenError, State, recover
 from services.matcher.relay import Relay
-from services.matcher.wire import command_from, event_messages, result_message, symbol_message
+from services.matcher.tape import TradeHub
+from services.matcher.wire import command_from, event_messages, question_from, result_message, symbol_message
 
 log = structlog.get_logger()
 MATCHED = Counter("orders_matched_total", "Trades", ["symbol"])
@@ -31,10 +33,7 @@ COMMIT_SECONDS = Histogram(
 )
 SEQUENCE = Gauge("matcher_sequence", "Last committed command")
 COMMANDS_MAX = 1000
-
-
-class JournalBrokenError(Exception):
-    """Replaying the journal did not give the events that were recorded. Somebody must look; do not serve."""
+TICK = command_pb2.Command(tick=command_pb2.Tick())
 
 
 class CommitFailedError(Exception):
@@ -49,35 +48,39 @@ class Sequencer:
     """Owns the engine of one shard."""
 
     def __init__(
-        self, *, engine: Engine, journal: Journal, books: BookHub, relay: Relay, clock_ns: Callable[[], int]
+        self, *, journal: Journal, books: BookHub, trades: TradeHub, relay: Relay, clock_ns: Callable[[], int]
     ) -> None:
-        self._engine = engine
         self._journal = journal
         self._books = books
+        self._trades = trades
         self._relay = relay
         self._clock_ns = clock_ns
-        self.sequence = 0
-        self._at_ns = 0
-        self._event_hash = b""
-        self.symbols: dict[str, Symbol] = {}
+        self._state = State(journal.shard)
+
+    @property
+    def sequence(self) -> int:
+        """The last command that is committed."""
+        return self._state.sequence
+
+    @property
+    def engine(self) -> Engine:
+        """The books."""
+        return self._state.engine
+
+    @property
+    def symbols(self) -> dict[str, Symbol]:
+        """The symbols by name."""
+        return self._state.symbols
 
     async def recover(self, lease: Lease) -> None:
-        """Replay the journal to its end. Raises JournalBrokenError where it does not give the same events again."""
+        """Read the newest snapshot and replay the journal to its end. Raises JournalBrokenError; then do not serve."""
         started = time.monotonic()
-        async for row in self._journal.replay(self.sequence):
-            batch = command_pb2.JournalBatch.FromString(row.batch)
-            if row.first_sequence != self.sequence + 1:
-                raise JournalBrokenError(f"commands {self.sequence + 1} to {row.first_sequence - 1} are missing")
-            self._at_ns = batch.at_ns
-            outcomes = [self._apply(command_from(command)) for command in batch.commands]
-            self.sequence = row.last_sequence
-            self._hash_events(outcomes)
-            if self._event_hash != row.event_hash:
-                raise JournalBrokenError(f"commands {row.first_sequence} to {row.last_sequence} gave other events")
+        self._state = await recover(self._journal)
         if self.sequence != lease.last_sequence:
             raise JournalBrokenError(f"the journal ends at {self.sequence}, the shard at {lease.last_sequence}")
-        for name, market in self._engine.markets.items():
-            self._books.load(name, market.book)
+        for name, market in self.engine.markets.items():
+            self._books.load(name, market.book, self.sequence)
+            self._trades.load(name, market.trades)
         SEQUENCE.set(self.sequence)
         log.info("recovered", sequence=self.sequence, seconds=round(time.monotonic() - started, 3))
 
@@ -88,25 +91,40 @@ class Sequencer:
             puts = [command_pb2.PutSymbol(symbol=symbol_message(symbol)) for symbol in changed]
             await self.commit([command_pb2.Command(put_symbol=put) for put in puts])
 
+    def is_due(self) -> bool:
+        """Whether time has made something due: to be asked now and then where no commands come."""
+        return self.engine.is_due(max(self._state.at_ns, self._clock_ns()))
+
     async def commit(
         self, messages: Sequence[command_pb2.Command]
     ) -> Sequence[command_pb2.CommandResult | RefusedError]:
         """Apply a batch, journal it in one commit, then tell. One result per command; a malformed one is not journaled.
 
+        What time has made due is done before, so that no command meets an order whose time is over.
         Raises CommitFailedError or LeaseLostError; the process must then end.
         """
+        self._state.at_ns = max(self._state.at_ns, self._clock_ns())
+        while self.engine.is_due(self._state.at_ns):
+            await self._commit([TICK])
+        return await self._commit(messages)
+
+    async def _commit(
+        self, messages: Sequence[command_pb2.Command]
+    ) -> Sequence[command_pb2.CommandResult | RefusedError]:
         started = time.perf_counter()
-        self._at_ns = max(self._at_ns, self._clock_ns())
         answers: list[Outcome | RefusedError] = []
         journaled: list[command_pb2.Command] = []
         for message in messages:
             try:
+                if message.HasField("ask"):
+                    answers.append(self.engine.tell(question_from(message.ask)))
+                    continue
                 command = command_from(message)
             except RefusedError as error:
                 answers.append(error)
                 continue
             journaled.append(message)
-            answers.append(self._apply(command))
+            answers.append(self._state.apply(command))
         MATCHING_SECONDS.observe(time.perf_counter() - started)
         outcomes = [answer for answer in answers if isinstance(answer, Outcome)]
         if journaled:
@@ -117,38 +135,25 @@ class Sequencer:
 
     async def _write(self, journaled: list[command_pb2.Command], outcomes: list[Outcome]) -> None:
         first, last = self.sequence + 1, self.sequence + len(journaled)
-        batch = command_pb2.JournalBatch(first_sequence=first, at_ns=self._at_ns, commands=journaled)
+        batch = command_pb2.JournalBatch(first_sequence=first, at_ns=self._state.at_ns, commands=journaled)
         events = event_messages(self._journal.shard, last, outcomes, self.symbols)
-        self.sequence = last
-        self._event_hash = _chain(self._event_hash, [message.body for message in events])
+        self._state.sequence = last
+        self._state.chain_events([message.body for message in events])
         started = time.perf_counter()
         try:
-            position = await self._journal.commit(first, last, batch.SerializeToString(), self._event_hash, events)
+            position = await self._journal.commit(
+                first, last, batch.SerializeToString(), self._state.event_hash, events
+            )
         except DatabaseAway as error:
             raise CommitFailedError(f"{type(error).__name__}: {error}") from error
         COMMIT_SECONDS.observe(time.perf_counter() - started)
         SEQUENCE.set(last)
+        if any(command.HasField("put_symbol") for command in journaled):
+            for name, market in self.engine.markets.items():
+                self._trades.load(name, market.trades)
         self._relay.hand_over(position, events)
         for outcome in outcomes:
             for trade in outcome.trades:
                 MATCHED.labels(trade.symbol.name).inc()
-        self._books.publish({name: market.book for name, market in self._engine.markets.items() if market.book.changed})
-
-    def _apply(self, command: Command) -> Outcome:
-        outcome = self._engine.apply(command, self._at_ns)
-        if isinstance(command, PutSymbol):
-            self.symbols[command.symbol.name] = command.symbol
-        return outcome
-
-    def _hash_events(self, outcomes: list[Outcome]) -> None:
-        events = event_messages(self._journal.shard, self.sequence, outcomes, self.symbols)
-        self._event_hash = _chain(self._event_hash, [message.body for message in events])
-
-
-def _chain(before: bytes, bodies: Sequence[bytes]) -> bytes:
-    """SHA-256 over the hash before and these events, so that each row vouches for everything up to it."""
-    digest = hashlib.sha256(before)
-    for body in bodies:
-        digest.update(len(body).to_bytes(8, "big"))
-        digest.update(body)
-    return digest.digest()
+            self._trades.publish(outcome.trades)
+        self._books.publish({name: market.book for name, market in self.engine.markets.items() if market.book.changed})

@@ -5,26 +5,27 @@ from collections.abc import Iterable
 from exchange.common.v1 import order_pb2 as common_order_pb2
 from exchange.common.v1 import symbol_pb2
 from exchange.events.v1 import order_pb2, trade_pb2
-from exchange.matcher.v1 import command_pb2
+from exchange.matcher.v1 import command_pb2, matcher_pb2
 
 from libs.bus.interface import Message
 from libs.bus.topology import ORDER_EVENTS, TRADE_EVENTS, routing_key
-from libs.ids import parse_id
-from libs.money import format_units, parse_optional, parse_positive, parse_units
-from libs.orders import OrderType, Side, TimeInForce
+from libs.ids import parse_id, parse_text
+from libs.money import BPS, UNIT, format_units, parse_optional, parse_positive, parse_units
+from libs.orders import OrderType, PostOnly, SelfTrade, Side, SymbolStatus, TimeInForce
 from libs.reasons import Reason, Refused, RefusedError
-from services.matcher.core.orders import (
+from services.matcher.core.commands import (
+    AmendOrder,
+    AskOrder,
+    CancelAll,
     CancelOrder,
     Command,
     NewOrder,
-    OrderState,
-    Outcome,
     PutSymbol,
-    ReduceOrder,
     Symbol,
+    Tick,
     Tombstone,
-    Trade,
 )
+from services.matcher.core.orders import OrderState, Outcome, Trade
 
 TRADE_MESSAGE = trade_pb2.TradeEvents.DESCRIPTOR.full_name
 ORDER_MESSAGE = order_pb2.OrderEvents.DESCRIPTOR.full_name
@@ -37,15 +38,25 @@ def command_from(message: command_pb2.Command) -> Command:
             return _new_order(message.new_order)
         case "cancel":
             return CancelOrder(*_named(message.cancel))
-        case "reduce":
-            quantity = parse_units(message.reduce.quantity, field="quantity")
-            return ReduceOrder(*_named(message.reduce), quantity)
+        case "amend":
+            return _amend(message.amend)
+        case "cancel_all":
+            user_id = parse_id(message.cancel_all.user_id, field="user_id")
+            session = parse_text(message.cancel_all.session, field="session", required=False)
+            return CancelAll(user_id, message.cancel_all.symbol, session)
+        case "tick":
+            return Tick()
         case "tombstone":
             return Tombstone(*_named(message.tombstone))
         case "put_symbol":
             return PutSymbol(symbol_from(message.put_symbol.symbol))
         case _:
             raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="command"))
+
+
+def question_from(message: command_pb2.AskOrder) -> AskOrder:
+    """A question as the core knows it. Raises RefusedError where it is malformed."""
+    return AskOrder(*_named(message))
 
 
 def symbol_from(message: symbol_pb2.Symbol) -> Symbol:
@@ -62,7 +73,50 @@ def symbol_from(message: symbol_pb2.Symbol) -> Symbol:
         maker_fee_bps=message.maker_fee_bps,
         taker_fee_bps=message.taker_fee_bps,
         market_band_bps=message.market_band_bps,
+        price_band_bps=message.price_band_bps,
+        max_open_orders=message.max_open_orders,
+        status=SymbolStatus(message.status or SymbolStatus.ACTIVE),
     )
+
+
+def checked_symbol(message: symbol_pb2.Symbol) -> Symbol:
+    """A symbol that an operator wants. Raises RefusedError for the first filter that is not what it must be."""
+    base, slash, quote = message.symbol.partition("/")
+    if not slash or (base, quote) != (message.base_asset, message.quote_asset) or base == quote:
+        rule = "base asset, slash, quote asset"
+        raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="symbol.symbol", rule=rule))
+    if message.status not in {0, *SymbolStatus}:
+        raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="symbol.status"))
+    symbol = symbol_from(message)
+    if symbol.tick * symbol.lot % UNIT:
+        rule = "tick size x lot size must be exact in 8 decimals"
+        raise RefusedError(Refused(Reason.AMOUNT_TOO_PRECISE, field="symbol.tick_size", rule=rule))
+    if symbol.max_quantity < symbol.min_quantity:
+        raise RefusedError(
+            Refused(Reason.AMOUNT_OUT_OF_RANGE, field="symbol.max_quantity", rule="at least min_quantity")
+        )
+    limits = {
+        "maker_fee_bps": (0, 1000), "taker_fee_bps": (0, 1000), "market_band_bps": (1, BPS), "price_band_bps": (0, 10 * BPS),
+        "max_open_orders": (0, 1_000_000),
+    }  # fmt: skip
+    for field, (low, high) in limits.items():
+        if not low <= getattr(symbol, field) <= high:
+            rule = f"{low} to {high}"
+            raise RefusedError(Refused(Reason.AMOUNT_OUT_OF_RANGE, field=f"symbol.{field}", rule=rule))
+    return symbol
+
+
+def public_trade(trade: Trade) -> matcher_pb2.PublicTrade:
+    """A trade as anybody may see it."""
+    message = matcher_pb2.PublicTrade(
+        trade_id=trade.trade_id,
+        sequence=trade.sequence,
+        price=format_units(trade.price),
+        quantity=format_units(trade.quantity),
+        maker_side=trade.maker_side.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+    )
+    message.executed_at.FromNanoseconds(trade.at_ns)
+    return message
 
 
 def symbol_message(symbol: Symbol) -> symbol_pb2.Symbol:
@@ -79,6 +133,9 @@ def symbol_message(symbol: Symbol) -> symbol_pb2.Symbol:
         maker_fee_bps=symbol.maker_fee_bps,
         taker_fee_bps=symbol.taker_fee_bps,
         market_band_bps=symbol.market_band_bps,
+        price_band_bps=symbol.price_band_bps,
+        max_open_orders=symbol.max_open_orders,
+        status=symbol.status.value,  # type: ignore[arg-type]  # twins, kept equal by a test
     )
 
 
@@ -91,6 +148,9 @@ def result_message(outcome: Outcome, symbols: dict[str, Symbol]) -> command_pb2.
     )
     if outcome.order is not None:
         result.order.CopyFrom(update_message(outcome.order, symbols))
+    elif outcome.updates:
+        result.cancelled.extend(update_message(state, symbols) for state in outcome.updates)
+        result.left = outcome.left
     return result
 
 
@@ -107,6 +167,9 @@ def update_message(state: OrderState, symbols: dict[str, Symbol]) -> order_pb2.O
         filled_quantity=format_units(state.filled),
         filled_notional=format_units(state.notional),
         updated_at_ns=state.at_ns,
+        price=format_units(state.price) if state.price else "",
+        stop_price=format_units(state.stop_price) if state.stop_price else "",
+        waiting=state.waiting,
     )
     if state.releases:
         symbol = symbols[state.symbol]
@@ -167,30 +230,86 @@ def trade_message(trade: Trade) -> trade_pb2.Trade:
 def _new_order(message: command_pb2.NewOrder) -> NewOrder:
     try:
         side, kind = Side(message.side), OrderType(message.type)
-        time_in_force = TimeInForce(message.time_in_force)
+        time_in_force, self_trade = TimeInForce(message.time_in_force), SelfTrade(message.self_trade or 1)
+        post_only = PostOnly(message.post_only)
     except ValueError as error:
         raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="side, type or time_in_force")) from error
-    limit = kind is OrderType.LIMIT
-    price = parse_positive(message.price, field="price") if limit else parse_optional(message.price, field="price")
-    by_amount = not limit and side is Side.BUY
-    quantity = parse_optional(message.quantity, field="quantity") if by_amount else parse_positive(
-        message.quantity, field="quantity"
-    )  # fmt: skip
-    return NewOrder(
+    by_amount = kind is OrderType.MARKET and side is Side.BUY
+    priced = kind in {OrderType.LIMIT, OrderType.STOP_LIMIT, OrderType.OCO}
+    stops = kind in {OrderType.STOP, OrderType.STOP_LIMIT, OrderType.OCO}
+    order = NewOrder(
         order_id=parse_id(message.order_id, field="order_id"),
         user_id=parse_id(message.user_id, field="user_id"),
         symbol=message.symbol,
         side=side,
         type=kind,
         time_in_force=time_in_force,
-        price=price,
-        quantity=quantity,
+        price=parse_positive(message.price, field="price") if priced else _none(message.price, field="price"),
+        quantity=(parse_optional if by_amount else parse_positive)(message.quantity, field="quantity"),
         reserved=parse_positive(message.reserved, field="reserved"),
+        stop_price=(
+            parse_positive(message.stop_price, field="stop_price")
+            if stops
+            else _none(message.stop_price, field="stop_price")
+        ),
+        stop_limit_price=parse_optional(message.stop_limit_price, field="stop_limit_price"),
+        trail=parse_optional(message.trail, field="trail"),
+        trail_bps=message.trail_bps,
+        display_quantity=parse_optional(message.display_quantity, field="display_quantity"),
+        post_only=post_only,
+        self_trade=self_trade,
+        expires_at_ns=message.expires_at_ns,
+        session=parse_text(message.session, field="session", required=False),
+    )
+    _check_shape(order)
+    return order
+
+
+def _check_shape(order: NewOrder) -> None:
+    """Which fields go together; the first that does not is the answer."""
+    rests = order.type in {OrderType.LIMIT, OrderType.STOP_LIMIT, OrderType.OCO}
+    at_once = order.time_in_force in {TimeInForce.IOC, TimeInForce.FOK}
+    wrong = ""
+    if order.stop_limit_price and order.type is not OrderType.OCO:
+        wrong = "stop_limit_price"
+    elif (order.type is OrderType.TRAILING_STOP) != bool(order.trail or order.trail_bps):
+        wrong = "trail"
+    elif not 0 <= order.trail_bps < BPS or (order.trail and order.trail_bps):
+        wrong = "trail_bps"
+    elif order.display_quantity and (at_once or not rests):
+        wrong = "display_quantity"
+    elif order.post_only is not PostOnly.OFF and (at_once or order.type not in {OrderType.LIMIT, OrderType.OCO}):
+        wrong = "post_only"
+    elif (at_once and order.type is OrderType.OCO) or (order.time_in_force is TimeInForce.FOK and order.quantity == 0):
+        wrong = "time_in_force"
+    elif bool(order.expires_at_ns) != (order.time_in_force is TimeInForce.GTD) or order.expires_at_ns < 0:
+        wrong = "expires_at_ns"
+    if wrong:
+        raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field=wrong, rule=f"not with {order.type.name}"))
+
+
+def _amend(message: command_pb2.AmendOrder) -> AmendOrder:
+    order_id, user_id, symbol = _named(message)
+    return AmendOrder(
+        order_id,
+        user_id,
+        symbol,
+        price=parse_positive(message.price, field="price") if message.price else 0,
+        quantity=parse_units(message.quantity, field="quantity") if message.quantity else None,
+        stop_price=parse_positive(message.stop_price, field="stop_price") if message.stop_price else 0,
+        reserved_total=parse_optional(message.reserved_total, field="reserved_total"),
+        only_less=message.only_less,
     )
 
 
+def _none(text: str, *, field: str) -> int:
+    if text:
+        raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field=field, rule="not with this type"))
+    return 0
+
+
 def _named(
-    message: command_pb2.CancelOrder | command_pb2.ReduceOrder | command_pb2.Tombstone,
+    message: command_pb2.CancelOrder | command_pb2.AmendOrder | command_pb2.Tombstone | command_pb2.AskOrder,
 ) -> tuple[str, str, str]:
     return (
         parse_id(message.order_id, field="order_id"),

@@ -4,51 +4,36 @@ The same commands give the same trades, order updates and state, on any machine,
 What may never live here: I/O, clocks, randomness, iteration over sets, floats.
 """
 
-import hashlib
-import json
-import zlib
+import heapq
 from collections import deque
-from typing import Any
+from collections.abc import Iterable
 
-from libs.money import UNIT, fee_units
-from libs.orders import LIVE, OrderType, Side, Status, TimeInForce
+from libs.money import notional_units
+from libs.orders import LIVE, OrderType, PostOnly, Side, Status, SymbolStatus, TimeInForce
 from libs.reasons import Reason
-from services.matcher.core.book import Book
-from services.matcher.core.orders import (
+from services.matcher.core.commands import (
+    AmendOrder,
+    AskOrder,
+    CancelAll,
     CancelOrder,
     Command,
     NewOrder,
-    Order,
-    OrderState,
-    Outcome,
     PutSymbol,
-    ReduceOrder,
-    Symbol,
+    Tick,
     Tombstone,
-    Trade,
-    state_of,
 )
+from services.matcher.core.market import Market, Step
+from services.matcher.core.orders import Order, Outcome, Trade, never_seen, state_of
+from services.matcher.core.rules import broken_by_order, id_ms, is_outside_band
 
 CLOSED_KEPT_NS = 24 * 3600 * 1_000_000_000
 CLOSED_KEPT_MAX = 1_000_000
-ORDERS_PER_BOOK_MAX = 2_000_000
-_NS_PER_MS = 1_000_000
-_SEQUENCE_BITS = 42
-_OPPOSITE = {Side.BUY: Side.SELL, Side.SELL: Side.BUY}
-
-
-class Market:
-    """A symbol with its book and counters."""
-
-    __slots__ = ("book", "last_price", "symbol", "tag", "trades")
-
-    def __init__(self, symbol: Symbol) -> None:
-        self.symbol = symbol
-        self.book = Book()
-        self.trades = 0
-        self.last_price = 0
-        # Makes trade ids of different symbols differ.
-        self.tag = zlib.crc32(symbol.name.encode("ascii"))
+CANCELLED_AT_ONCE_MAX = 500
+DUE_AT_ONCE_MAX = 500
+TRIGGERED_AT_ONCE_MAX = 500
+_DAY_NS = 24 * 3600 * 1_000_000_000
+_ENDING = frozenset({TimeInForce.DAY, TimeInForce.GTD})
+_WAITING_TYPES = frozenset({OrderType.STOP, OrderType.STOP_LIMIT, OrderType.TRAILING_STOP, OrderType.OCO})
 
 
 class Engine:
@@ -62,7 +47,8 @@ class Engine:
     def __init__(self) -> None:
         self.markets: dict[str, Market] = {}
         self.orders: dict[str, Order] = {}
-        self._closed: deque[tuple[int, str]] = deque()
+        self.closed: deque[tuple[int, str]] = deque()
+        self.expiries: list[tuple[int, str]] = []  # a heap; closed orders are left in it until their time
         self.horizon_ms = 0
 
     def apply(self, command: Command, at_ns: int) -> Outcome:
@@ -73,12 +59,31 @@ class Engine:
                 return self._new_order(command, at_ns)
             case CancelOrder():
                 return self._cancel(command, at_ns)
-            case ReduceOrder():
-                return self._reduce(command, at_ns)
+            case AmendOrder():
+                return self._amend(command, at_ns)
+            case CancelAll():
+                return self._cancel_all(command, at_ns)
             case Tombstone():
                 return self._tombstone(command, at_ns)
             case PutSymbol():
                 return self._put_symbol(command)
+            case Tick():
+                return self._tick(at_ns)
+
+    def tell(self, question: AskOrder) -> Outcome:
+        """An order as it is, closed ones as long as they are remembered; nothing changes."""
+        known = self.orders.get(question.order_id)
+        if known is None or known.user_id != question.user_id or known.symbol != question.symbol:
+            return Outcome(refusal=Reason.ORDER_NOT_FOUND, refused_field="order_id")
+        return Outcome(order=state_of(known), fills=known.entry_fills)
+
+    def is_due(self, at_ns: int) -> bool:
+        """Whether a Tick would do something at this time; to be done before anything else is."""
+        return bool(self.expiries and self.expiries[0][0] <= at_ns) or any(
+            (market.triggered and market.symbol.status is SymbolStatus.ACTIVE)
+            or (market.open and market.symbol.status is SymbolStatus.DELISTED)
+            for market in self.markets.values()
+        )
 
     def _new_order(self, command: NewOrder, at_ns: int) -> Outcome:
         known = self.orders.get(command.order_id)
@@ -89,101 +94,80 @@ class Engine:
         market = self.markets.get(command.symbol)
         if market is None:
             return Outcome(refusal=Reason.SYMBOL_UNKNOWN, refused_field="symbol")
-        order = Order(command, command.symbol)
-        broken = self._broken_rule(command, market)
+        order, step = Order(command, command.symbol), Step(at_ns)
+        broken = broken_by_order(command, market, horizon_ms=self.horizon_ms, at_ns=at_ns)
+        if broken is Reason.NONE and order.post_only is not PostOnly.OFF:
+            broken = _keep_from_taking(order, market)
         if broken is not Reason.NONE:
-            return self._closed_outcome(order, Status.REJECTED, broken, at_ns, remember=broken is not Reason.TOO_LATE)
-        trades, updates, stopped = self._match(order, command, market, at_ns)
-        status, reason = _after_entry(order, command, stopped)
-        self._conclude(order, market, status, reason, at_ns)
-        order.entry_fills = tuple(trades)
+            market.conclude(order, Status.REJECTED, broken, step)
+            if broken is not Reason.TOO_LATE:
+                self.orders[order.order_id] = order
+                self._remember_closed(step)
+            state = step.updates[-1]
+            return Outcome(order=state, updates=(state,))
         self.orders[order.order_id] = order
-        state = state_of(order)
-        return Outcome(state, order.entry_fills, (*updates, state), order.entry_fills)
-
-    def _broken_rule(self, command: NewOrder, market: Market) -> Reason:
-        """What only the matcher can know for sure; everything else the gateway has told its user already."""
-        symbol = market.symbol
-        if _id_ms(command.order_id) <= self.horizon_ms:
-            return Reason.TOO_LATE
-        if command.price % symbol.tick:
-            return Reason.PRICE_OFF_TICK
-        if command.quantity % symbol.lot:
-            return Reason.QUANTITY_OFF_LOT
-        if market.book.orders >= ORDERS_PER_BOOK_MAX:
-            return Reason.BOOK_FULL
-        if command.side is Side.SELL:
-            needed = command.quantity
-        elif command.type is OrderType.LIMIT:
-            needed = command.price * command.quantity // UNIT
+        if order.time_in_force in _ENDING:
+            self._schedule_end(order, at_ns)
+        if order.type in _WAITING_TYPES:
+            self._wait(order, market, step)
         else:
-            needed = 1
-        return Reason.RESERVATION_EXHAUSTED if command.reserved < needed else Reason.NONE
+            market.enter(order, step)
+        return self._finish(order, market, step, is_new=True)
 
-    def _match(
-        self, order: Order, command: NewOrder, market: Market, at_ns: int
-    ) -> tuple[list[Trade], list[OrderState], Reason]:
-        """Trade against the other side while prices cross; returns also why it stopped early, if it did."""
-        trades: list[Trade] = []
-        updates: list[OrderState] = []
-        book, buying = market.book, order.side is Side.BUY
-        opposite = _OPPOSITE[order.side]
-        by_amount = command.type is OrderType.MARKET and buying
-        limit = command.price
-        while order.remaining or (by_amount and not command.quantity):
-            level = book.best(opposite)
-            if level is None or (limit and (level.price > limit if buying else level.price < limit)):
-                break
-            maker = next(iter(level.orders.values()))
-            if maker.user_id == order.user_id:
-                return trades, updates, Reason.SELF_TRADE_PREVENTED
-            quantity = min(order.remaining, maker.remaining) if command.quantity else maker.remaining
-            if by_amount:
-                affordable = order.held * UNIT // level.price
-                quantity = min(quantity, affordable - affordable % market.symbol.lot)
-                if quantity == 0:
-                    break
-            trades.append(self._trade(order, maker, quantity, market, at_ns))
-            updates.append(state_of(maker))
-        return trades, updates, Reason.NONE
-
-    def _trade(self, taker: Order, maker: Order, quantity: int, market: Market, at_ns: int) -> Trade:
-        price, symbol = maker.price, market.symbol
-        notional, rest = divmod(price * quantity, UNIT)
-        assert rest == 0, "price x quantity is exact"
-        market.book.take(maker, quantity)
-        if taker.remaining:
-            taker.remaining -= quantity
-        for order in (taker, maker):
-            order.filled += quantity
-            order.notional += notional
-            order.held -= notional if order.side is Side.BUY else quantity
-            assert order.held >= 0, "no order spends more than is reserved"
-        self._touch(maker, Status.PARTIALLY_FILLED if maker.remaining else Status.FILLED, Reason.NONE, at_ns)
-        assert maker.status is not Status.FILLED or maker.held == 0, "a resting order holds exactly what it needs"
-        buyer, seller = (taker, maker) if taker.side is Side.BUY else (maker, taker)
-        buyer_bps, seller_bps = symbol.taker_fee_bps, symbol.maker_fee_bps
-        if maker is buyer:
-            buyer_bps, seller_bps = seller_bps, buyer_bps
-        market.trades += 1
-        market.last_price = price
-        return Trade(
-            _trade_id(at_ns, market.tag, market.trades), market.trades, symbol, price, quantity,
-            buyer.user_id, buyer.order_id, seller.user_id, seller.order_id, maker.side,
-            fee_units(quantity, buyer_bps), fee_units(notional, seller_bps), at_ns,
-        )  # fmt: skip
-
-    def _conclude(self, order: Order, market: Market, status: Status, reason: Reason, at_ns: int) -> None:
-        """Give the incoming order its status, free what it will not need, and let it rest if it may."""
-        if status in LIVE:
-            needed = order.remaining if order.side is Side.SELL else order.price * order.remaining // UNIT
-            market.book.add(order)
+    def _wait(self, order: Order, market: Market, step: Step) -> None:
+        """Let an order wait for its stop price; an OCO rests meanwhile, unless it trades at once."""
+        if order.type is OrderType.OCO and market.would_trade(order):
+            market.enter(order, step)
+            return
+        market.stops.add(order, market.last_price)
+        if order.type is OrderType.OCO:
+            market.conclude(order, Status.OPEN, Reason.NONE, step)
         else:
-            needed = 0
-        if order.held > needed:
-            order.releases += (order.held - needed,)
-            order.held = needed
-        self._touch(order, status, reason, at_ns)
+            market.settle_hold(order, Status.OPEN)
+            step.touch(order, Status.OPEN, Reason.NONE)
+            market.open.setdefault(order.user_id, {})[order.order_id] = order
+        market.seen_price = 0  # it may be met already
+
+    def _finish(self, order: Order, market: Market, step: Step, *, is_new: bool = False) -> Outcome:
+        """The outcome of a command about one order, after all that it sets off."""
+        before = len(step.trades)
+        if market.last_price != market.seen_price or market.triggered:
+            self._cascade(market, step)
+        if step.closed:
+            self._remember_closed(step)
+        trades = fills = tuple(step.trades)
+        if len(trades) > before:  # some are of orders that this one set off
+            fills = tuple(trade for trade in trades if _is_taker(order, trade))
+        if is_new:
+            order.entry_fills = fills
+        updates = tuple(step.updates)
+        # Usually the last that changed is the order itself.
+        state = updates[-1] if updates and updates[-1].order_id == order.order_id else state_of(order)
+        return Outcome(state, fills, updates, trades)
+
+    def _cascade(self, market: Market, step: Step) -> None:
+        """Let every stop that the last price meets go on, one after the other; what that meets joins the queue's end.
+
+        At most TRIGGERED_AT_ONCE_MAX in one command; the next command, or a Tick, goes on with the rest.
+        """
+        if market.symbol.status is not SymbolStatus.ACTIVE:
+            return
+        for _ in range(TRIGGERED_AT_ONCE_MAX):
+            if market.last_price != market.seen_price:
+                market.seen_price = market.last_price
+                for order in market.stops.take_met(market.last_price) if market.last_price else ():
+                    if order.level is not None:
+                        market.book.remove(order)
+                    market.triggered.append(order)
+            if not market.triggered:
+                return
+            order = market.triggered.popleft()
+            if order.status not in LIVE:  # cancelled while it stood in the queue
+                continue
+            if order.type is OrderType.OCO:
+                order.price = order.stop_limit_price
+                order.any_price = not order.price
+            market.enter(order, step)
 
     def _cancel(self, command: CancelOrder, at_ns: int) -> Outcome:
         order = self.orders.get(command.order_id)
@@ -193,40 +177,110 @@ class Engine:
             return Outcome(order=state_of(order))
         if order.status not in LIVE:
             return Outcome(order=state_of(order), refusal=Reason.ORDER_CLOSED, refused_field="order_id")
-        return self._take_out(order, at_ns)
+        if self.markets[order.symbol].symbol.status is SymbolStatus.MAINTENANCE:
+            return Outcome(order=state_of(order), refusal=Reason.SYMBOL_NOT_TRADING, refused_field="symbol")
+        return self._take_out((order,), Status.CANCELLED, Reason.CANCELLED_BY_USER, at_ns, about=order)
 
-    def _reduce(self, command: ReduceOrder, at_ns: int) -> Outcome:
+    def _cancel_all(self, command: CancelAll, at_ns: int) -> Outcome:
+        markets = (
+            market for market in self.markets.values()
+            if command.symbol in {"", market.symbol.name} and market.symbol.status is not SymbolStatus.MAINTENANCE
+        )  # fmt: skip
+        mine = [
+            order for market in markets for order in market.open.get(command.user_id, {}).values()
+            if command.session in {"", order.session}
+        ]  # fmt: skip
+        outcome = self._take_out(mine[:CANCELLED_AT_ONCE_MAX], Status.CANCELLED, Reason.CANCELLED_BY_USER, at_ns)
+        return outcome._replace(left=max(0, len(mine) - CANCELLED_AT_ONCE_MAX))
+
+    def _take_out(
+        self, orders: Iterable[Order], status: Status, reason: Reason, at_ns: int, *, about: Order | None = None
+    ) -> Outcome:
+        step = Step(at_ns)
+        for order in orders:
+            self.markets[order.symbol].withdraw(order, status, reason, step)
+        self._remember_closed(step)
+        return Outcome(order=None if about is None else state_of(about), updates=tuple(step.updates))
+
+    def _amend(self, command: AmendOrder, at_ns: int) -> Outcome:
         order = self.orders.get(command.order_id)
         if order is None or order.user_id != command.user_id:
             return Outcome(refusal=Reason.ORDER_NOT_FOUND, refused_field="order_id")
-        if command.quantity == order.quantity:
-            return Outcome(order=state_of(order))
-        if order.status not in LIVE:
-            return Outcome(order=state_of(order), refusal=Reason.ORDER_CLOSED, refused_field="order_id")
+        step = Step(at_ns)
+        extra = max(0, command.reserved_total - order.reserved_total)
+        order.reserved_total += extra
+        price = command.price or order.price
+        quantity = order.quantity if command.quantity is None else command.quantity
+        stop_price = command.stop_price or order.stop_price
+        if (price, quantity, stop_price) == (order.price, order.quantity, order.stop_price):
+            return self._give_back(order, extra, step)
         market = self.markets[order.symbol]
-        if command.quantity > order.quantity:
-            return Outcome(order=state_of(order), refusal=Reason.AMEND_NOT_REDUCING, refused_field="quantity")
-        if command.quantity % market.symbol.lot:
-            return Outcome(order=state_of(order), refusal=Reason.QUANTITY_OFF_LOT, refused_field="quantity")
-        if command.quantity <= order.filled:
-            return self._take_out(order, at_ns)
-        less = order.quantity - command.quantity
-        freed = less if order.side is Side.SELL else order.price * less // UNIT
-        market.book.take(order, less)
-        order.quantity = command.quantity
-        order.held -= freed
-        order.releases += (freed,)
-        self._touch(order, order.status, Reason.NONE, at_ns)
-        state = state_of(order)
-        return Outcome(order=state, updates=(state,))
+        refusal, field = self._broken_by_amend(order, command, market, extra)
+        if refusal is not Reason.NONE:
+            outcome = self._give_back(order, extra, step)
+            return outcome._replace(refusal=refusal, refused_field=field)
+        order.held += extra
+        if command.quantity is not None and quantity <= order.filled:
+            return self._take_out((order,), Status.CANCELLED, Reason.CANCELLED_BY_USER, at_ns, about=order)
+        less = order.quantity - quantity
+        if less > 0 and (price, stop_price) == (order.price, order.stop_price):
+            _lower(order, market, less)
+            market.settle_hold(order, order.status)
+            step.touch(order, order.status, Reason.NONE)
+            return self._finish(order, market, step)
+        waiting = order.waiting
+        if order.level is not None:
+            market.book.remove(order)
+        if waiting:
+            market.stops.remove(order)
+        order.price, order.quantity, order.stop_price = price, quantity, stop_price
+        order.remaining = quantity - order.filled
+        if waiting:
+            self._wait(order, market, step)
+        else:
+            if order.post_only is PostOnly.REPRICE:
+                _keep_from_taking(order, market)
+            market.enter(order, step)
+        return self._finish(order, market, step)
 
-    def _take_out(self, order: Order, at_ns: int) -> Outcome:
-        self.markets[order.symbol].book.remove(order)
-        order.releases += (order.held,)
-        order.held = 0
-        self._touch(order, Status.CANCELLED, Reason.CANCELLED_BY_USER, at_ns)
-        state = state_of(order)
-        return Outcome(order=state, updates=(state,))
+    def _give_back(self, order: Order, extra: int, step: Step) -> Outcome:
+        """An amend that changes nothing sets free what was reserved for it."""
+        if extra:
+            order.releases += (extra,)
+            order.version += 1
+            order.updated_ns = step.at_ns
+            return Outcome(order=state_of(order), updates=(state_of(order),))
+        return Outcome(order=state_of(order))
+
+    def _broken_by_amend(  # noqa: C901 - a list of rules
+        self, order: Order, command: AmendOrder, market: Market, extra: int
+    ) -> tuple[Reason, str]:
+        """The first rule that an amend breaks, in this order, and the field it is about."""
+        symbol, price = market.symbol, command.price
+        if order.status not in LIVE or order in market.triggered:
+            return Reason.ORDER_CLOSED, "order_id"
+        if symbol.status is not SymbolStatus.ACTIVE:
+            return Reason.SYMBOL_NOT_TRADING, "symbol"
+        if price and not order.price:
+            return Reason.FIELD_NOT_ALLOWED, "price"
+        if command.stop_price and (not order.waiting or order.type is OrderType.TRAILING_STOP):
+            return Reason.FIELD_NOT_ALLOWED, "stop_price"
+        if price % symbol.tick:
+            return Reason.PRICE_OFF_TICK, "price"
+        if command.stop_price % symbol.tick:
+            return Reason.PRICE_OFF_TICK, "stop_price"
+        quantity = order.quantity if command.quantity is None else command.quantity
+        if command.only_less and quantity > order.quantity:
+            return Reason.AMEND_NOT_REDUCING, "quantity"
+        if quantity % symbol.lot:
+            return Reason.QUANTITY_OFF_LOT, "quantity"
+        if price and is_outside_band(price, market.last_price, symbol):
+            return Reason.PRICE_OUTSIDE_BAND, "price"
+        if quantity > order.filled and order.held + extra < _needs_after(order, command, quantity - order.filled):
+            return Reason.RESERVATION_EXHAUSTED, "quantity" if quantity > order.quantity else "price"
+        if price and order.post_only is PostOnly.REJECT and not order.waiting and _crosses(order, price, market):
+            return Reason.POST_ONLY_WOULD_TRADE, "price"
+        return Reason.NONE, ""
 
     def _tombstone(self, command: Tombstone, at_ns: int) -> Outcome:
         known = self.orders.get(command.order_id)
@@ -234,20 +288,11 @@ class Engine:
             if known.user_id != command.user_id:
                 return Outcome(refusal=Reason.ORDER_NOT_FOUND, refused_field="order_id")
             return Outcome(order=state_of(known), fills=known.entry_fills)
-        order = Order(command, command.symbol)
-        return self._closed_outcome(order, Status.REJECTED, Reason.GIVEN_UP, at_ns, remember=True)
-
-    def _closed_outcome(self, order: Order, status: Status, reason: Reason, at_ns: int, *, remember: bool) -> Outcome:
-        if order.held:
-            order.releases = (order.held,)
-            order.held = 0
-        if remember:
-            self.orders[order.order_id] = order
-            self._touch(order, status, reason, at_ns)
-        else:
-            order.status, order.reason, order.version, order.updated_ns = status, reason, 1, at_ns
-        state = state_of(order)
-        return Outcome(order=state, updates=(state,))
+        order, step = never_seen(command), Step(at_ns)
+        self.orders[order.order_id] = order
+        step.touch(order, Status.REJECTED, Reason.GIVEN_UP)
+        self._remember_closed(step)
+        return Outcome(order=state_of(order), updates=tuple(step.updates))
 
     def _put_symbol(self, command: PutSymbol) -> Outcome:
         market = self.markets.get(command.symbol.name)
@@ -258,68 +303,83 @@ class Engine:
             market.symbol = command.symbol
         return Outcome()
 
-    def _touch(self, order: Order, status: Status, reason: Reason, at_ns: int) -> None:
-        order.status = status
-        order.reason = reason
-        order.version += 1
-        order.updated_ns = at_ns
-        if status not in LIVE:
-            self._closed.append((at_ns, order.order_id))
+    def _tick(self, at_ns: int) -> Outcome:
+        """End orders whose time is over, orders of delisted symbols, and go on with stops that were left."""
+        step = Step(at_ns)
+        left = DUE_AT_ONCE_MAX
+        while self.expiries and self.expiries[0][0] <= at_ns and left:
+            ends_at_ns, order_id = heapq.heappop(self.expiries)
+            order = self.orders.get(order_id)
+            if order is not None and order.status in LIVE and order.expires_at_ns == ends_at_ns:
+                self.markets[order.symbol].withdraw(order, Status.EXPIRED, Reason.TIME_OVER, step)
+                left -= 1
+        for market in self.markets.values():
+            if market.symbol.status is SymbolStatus.DELISTED:
+                gone = [order for orders in market.open.values() for order in orders.values()][:left]
+                for order in gone:
+                    market.withdraw(order, Status.CANCELLED, Reason.SYMBOL_NOT_TRADING, step)
+                left -= len(gone)
+            elif market.triggered:
+                self._cascade(market, step)
+        self._remember_closed(step)
+        return Outcome(updates=tuple(step.updates), trades=tuple(step.trades))
+
+    def _schedule_end(self, order: Order, at_ns: int) -> None:
+        if order.time_in_force is TimeInForce.DAY:
+            order.expires_at_ns = (at_ns // _DAY_NS + 1) * _DAY_NS
+        if order.expires_at_ns:
+            heapq.heappush(self.expiries, (order.expires_at_ns, order.order_id))
+
+    def _remember_closed(self, step: Step) -> None:
+        self.closed.extend((step.at_ns, order_id) for order_id in step.closed)
 
     def _forget_old(self, at_ns: int) -> None:
-        closed = self._closed
+        closed = self.closed
         while closed and (closed[0][0] < at_ns - CLOSED_KEPT_NS or len(closed) > CLOSED_KEPT_MAX):
             _, order_id = closed.popleft()
             del self.orders[order_id]
-            self.horizon_ms = max(self.horizon_ms, _id_ms(order_id))
-
-    def dump(self) -> list[Any]:
-        """The whole state as plain lists, in an order that the state alone decides."""
-        markets = [
-            [list(market.symbol), market.trades, market.last_price,
-             [_dump_order(order) for side in Side for order in market.book.resting(side)]]
-            for _, market in sorted(self.markets.items())
-        ]  # fmt: skip
-        closed = [[at_ns, _dump_order(self.orders[order_id])] for at_ns, order_id in self._closed]
-        return [self.horizon_ms, markets, closed]
-
-    def state_hash(self) -> str:
-        """SHA-256 of the whole state, hex. Costs time in proportion to the state."""
-        text = json.dumps(self.dump(), separators=(",", ":"))
-        return hashlib.sha256(text.encode("ascii")).hexdigest()
+            self.horizon_ms = max(self.horizon_ms, id_ms(order_id))
 
 
-def _after_entry(order: Order, command: NewOrder, stopped: Reason) -> tuple[Status, Reason]:
-    """Where an incoming order stands after matching."""
-    if stopped is Reason.SELF_TRADE_PREVENTED:
-        return Status.CANCELLED, stopped
-    if command.type is OrderType.MARKET:
-        if command.quantity == 0:  # by quote amount: spent as far as whole lots go
-            return (Status.FILLED, Reason.NONE) if order.filled else (Status.EXPIRED, Reason.MARKET_REMAINDER)
-        return (Status.EXPIRED, Reason.MARKET_REMAINDER) if order.remaining else (Status.FILLED, Reason.NONE)
-    if order.remaining == 0:
-        return Status.FILLED, Reason.NONE
-    if command.time_in_force is TimeInForce.IOC:
-        return Status.EXPIRED, Reason.IOC_REMAINDER
-    return (Status.PARTIALLY_FILLED if order.filled else Status.OPEN), Reason.NONE
+def _keep_from_taking(order: Order, market: Market) -> Reason:
+    """Move a post-only order one tick away from the price it would trade at, or say why it cannot stand."""
+    if not market.would_trade(order):
+        return Reason.NONE
+    level = market.book.best(Side.SELL if order.side is Side.BUY else Side.BUY)
+    assert level is not None, "there is something to trade with"
+    tick = market.symbol.tick
+    price = level.price - tick if order.side is Side.BUY else level.price + tick
+    if order.post_only is PostOnly.REJECT or price <= 0:
+        return Reason.POST_ONLY_WOULD_TRADE
+    order.price = price
+    return Reason.NONE
 
 
-def _dump_order(order: Order) -> list[Any]:
-    return [
-        order.order_id, order.user_id, order.symbol, int(order.side), order.price, order.quantity, order.remaining,
-        order.filled, order.notional, order.held, int(order.status), int(order.reason), order.version,
-        list(order.releases), order.updated_ns, [trade.trade_id for trade in order.entry_fills],
-    ]  # fmt: skip
+def _is_taker(order: Order, trade: Trade) -> bool:
+    taker_id = trade.buyer_order_id if trade.maker_side is Side.SELL else trade.seller_order_id
+    return taker_id == order.order_id
 
 
-def _id_ms(order_id: str) -> int:
-    """The time in a UUIDv7, milliseconds since 1970 (RFC 9562, section 5.7)."""
-    return int(order_id[:8] + order_id[9:13], 16)
+def _crosses(order: Order, price: int, market: Market) -> bool:
+    before, order.price = order.price, price
+    crosses = market.would_trade(order)
+    order.price = before
+    return crosses
 
 
-def _trade_id(at_ns: int, tag: int, sequence: int) -> str:
-    """A UUIDv7 whose random part is the symbol's tag (32 bits) and the trade's number (42 bits): unique and repeatable."""
-    tail = tag << _SEQUENCE_BITS | sequence
-    high, low = tail >> 62, tail & (1 << 62) - 1
-    text = f"{(at_ns // _NS_PER_MS) << 80 | 7 << 76 | high << 64 | 2 << 62 | low:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _lower(order: Order, market: Market, less: int) -> None:
+    order.quantity -= less
+    if order.level is not None:
+        market.book.reduce(order, less)
+    else:
+        order.remaining -= less
+
+
+def _needs_after(order: Order, command: AmendOrder, remaining: int) -> int:
+    """What must be held for an order after an amend: by the rule for new orders."""
+    if order.side is Side.SELL:
+        return remaining
+    price = command.price or order.price
+    if order.type is OrderType.OCO and order.waiting:
+        price = max(price, order.stop_limit_price or command.stop_price or order.stop_price)
+    return notional_units(price, remaining)

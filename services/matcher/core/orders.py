@@ -1,73 +1,10 @@
-"""What goes into the engine and what comes out. Prices, quantities and amounts are units of 10^-8, times nanoseconds."""
+"""What the engine keeps and tells: orders, trades, and what one command did."""
 
 from typing import NamedTuple
 
-from libs.orders import OrderType, Side, Status, TimeInForce
+from libs.orders import OrderType, PostOnly, SelfTrade, Side, Status, TimeInForce
 from libs.reasons import Reason
-
-
-class Symbol(NamedTuple):
-    """A market and its filters. price scale + quantity scale <= 8, which makes price x quantity exact."""
-
-    name: str
-    base_asset: str
-    quote_asset: str
-    tick: int
-    lot: int
-    min_quantity: int
-    max_quantity: int
-    min_notional: int
-    maker_fee_bps: int
-    taker_fee_bps: int
-    market_band_bps: int
-
-
-class NewOrder(NamedTuple):
-    """An order whose funds are reserved. price 0: a market order. quantity 0: a market buy by quote amount."""
-
-    order_id: str
-    user_id: str
-    symbol: str
-    side: Side
-    type: OrderType
-    time_in_force: TimeInForce
-    price: int
-    quantity: int
-    reserved: int
-
-
-class CancelOrder(NamedTuple):
-    """Take an order of this user out of the book."""
-
-    order_id: str
-    user_id: str
-    symbol: str
-
-
-class ReduceOrder(NamedTuple):
-    """Lower an order's total quantity in place; at or below what is filled it cancels the rest."""
-
-    order_id: str
-    user_id: str
-    symbol: str
-    quantity: int
-
-
-class Tombstone(NamedTuple):
-    """Close an order that was never seen, so that a late submit is refused."""
-
-    order_id: str
-    user_id: str
-    symbol: str
-
-
-class PutSymbol(NamedTuple):
-    """Add a symbol or replace its filters."""
-
-    symbol: Symbol
-
-
-Command = NewOrder | CancelOrder | ReduceOrder | Tombstone | PutSymbol
+from services.matcher.core.commands import NewOrder, Symbol, Tombstone
 
 
 class Trade(NamedTuple):
@@ -88,6 +25,9 @@ class Trade(NamedTuple):
     at_ns: int
 
 
+_ANY_PRICE = frozenset({OrderType.MARKET, OrderType.STOP, OrderType.TRAILING_STOP})
+
+
 class Order:
     """An order in the engine's memory, live or closed.
 
@@ -97,22 +37,36 @@ class Order:
     """
 
     __slots__ = (
-        "entry_fills", "filled", "held", "level", "notional", "order_id", "price", "quantity", "reason", "releases",
-        "remaining", "side", "status", "symbol", "updated_ns", "user_id", "version",
+        "any_price", "display", "entry_fills", "expires_at_ns", "filled", "held", "level", "notional", "order_id", "peak",
+        "post_only", "price", "quantity", "reason", "releases", "remaining", "reserved_total", "self_trade", "session",
+        "shown", "side", "status", "stop_level", "stop_limit_price", "stop_price", "symbol", "time_in_force", "trail",
+        "trail_bps", "type", "updated_ns", "user_id", "version", "waiting",
     )  # fmt: skip
 
-    def __init__(self, command: NewOrder | Tombstone, symbol: str) -> None:
+    def __init__(self, command: NewOrder, symbol: str) -> None:
         self.order_id = command.order_id
         self.user_id = command.user_id
         self.symbol = symbol
-        if isinstance(command, NewOrder):
-            self.side: Side = command.side
-            self.price = command.price
-            self.quantity = command.quantity
-            self.held = command.reserved
-        else:
-            self.side, self.price, self.quantity, self.held = Side.BUY, 0, 0, 0
+        self.side: Side = command.side
+        self.type: OrderType = command.type
+        self.time_in_force: TimeInForce = command.time_in_force
+        self.price = command.price
+        self.quantity = command.quantity
+        self.held = self.reserved_total = command.reserved
+        self.stop_price = command.stop_price
+        self.stop_limit_price = command.stop_limit_price
+        self.trail = command.trail
+        self.trail_bps = command.trail_bps
+        self.display = command.display_quantity
+        self.post_only: PostOnly = command.post_only
+        self.self_trade: SelfTrade = command.self_trade
+        self.expires_at_ns = command.expires_at_ns
+        self.session = command.session
+        self.any_price = command.type in _ANY_PRICE  # as the incoming order
+        self.waiting = False  # for its stop price
+        self.peak = 0  # of a trailing stop: the best last price it has seen
         self.remaining = self.quantity
+        self.shown = 0  # of what remains, in the book for all to see
         self.filled = 0
         self.notional = 0
         self.status = Status.PENDING
@@ -122,6 +76,17 @@ class Order:
         self.entry_fills: tuple[Trade, ...] = ()
         self.updated_ns = 0
         self.level: object = None
+        self.stop_level: object = None
+
+
+def never_seen(command: Tombstone) -> Order:
+    """What stands in the place of an order that never came."""
+    return Order(
+        NewOrder(
+            command.order_id, command.user_id, command.symbol, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 0, 0, 0
+        ),
+        command.symbol,
+    )
 
 
 class OrderState(NamedTuple):
@@ -134,18 +99,22 @@ class OrderState(NamedTuple):
     version: int
     status: Status
     reason: Reason
+    price: int
     quantity: int
     filled: int
     notional: int
     releases: tuple[int, ...]
     at_ns: int
+    stop_price: int
+    waiting: bool
 
 
 class Outcome(NamedTuple):
     """What one command did.
 
-    `order` is the order it was about (None for PutSymbol and refusals), `updates` every order that changed, `trades` in
-    order. `refusal` says why nothing was done. On a repeat `fills` are those of the first time and `updates` is empty.
+    `order` is the order it was about (None for commands about no single order, and refusals), `updates` every order that
+    changed, `trades` in order. `fills` are the trades of `order` as the incoming one; on a repeat those of the first time,
+    and `updates` is empty. `refusal` says why nothing was done. `left` tells how many steps of a bounded command remain.
     """
 
     order: OrderState | None = None
@@ -154,11 +123,13 @@ class Outcome(NamedTuple):
     trades: tuple[Trade, ...] = ()
     refusal: Reason = Reason.NONE
     refused_field: str = ""
+    left: int = 0
 
 
 def state_of(order: Order) -> OrderState:
     """The order as it is now."""
     return OrderState(
         order.order_id, order.user_id, order.symbol, order.side, order.version, order.status, order.reason,
-        order.quantity, order.filled, order.notional, order.releases, order.updated_ns,
+        order.price, order.quantity, order.filled, order.notional, order.releases, order.updated_ns, order.stop_price,
+        order.waiting,
     )  # fmt: skip

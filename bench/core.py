@@ -1,0 +1,167 @@
+"""The matching core alone: messages/s of four flows through the engine, and what a grown book costs."""
+
+import argparse
+import gc
+import random
+import time
+from collections.abc import Iterator
+
+import uuid_utils
+from rich.console import Console
+
+from bench.support import write_results
+from libs.money import UNIT
+from libs.orders import OrderType, SelfTrade, Side, TimeInForce
+from libs.runtime import collect_garbage_rarely
+from services.matcher.core.commands import AmendOrder, CancelOrder, Command, NewOrder, PutSymbol, Symbol
+from services.matcher.core.engine import Engine
+
+SYMBOL = Symbol("BTC/USDT", "BTC", "USDT", UNIT // 100, UNIT // 1000, UNIT // 1000, 10**6 * UNIT, 0, 10, 20, 500)
+TICK = SYMBOL.tick
+USERS = [str(uuid_utils.uuid4()) for _ in range(500)]
+NOW_NS = time.time_ns()
+console = Console(stderr=True)
+
+
+class Flow:
+    """Makes commands against a model of which orders live, so that cancels and amends mostly find one."""
+
+    def __init__(self, seed: int, *, spread_ticks: int, drift_per_order: float, live_target: int) -> None:
+        self.dice = random.Random(seed)
+        self.mid = 50_000 * 100
+        self.spread_ticks = spread_ticks
+        self.drift = drift_per_order
+        self.live_target = live_target
+        self.live: list[NewOrder] = []
+        self.engine = Engine()
+        self.engine.apply(PutSymbol(SYMBOL), NOW_NS)
+
+    def order(self, *, ioc: bool = False) -> NewOrder:
+        dice = self.dice
+        self.mid += self.drift * dice.choice((-1, 1)) if self.drift < 1 else self.drift * dice.choice((-3, 1))
+        side = dice.choice((Side.BUY, Side.SELL))
+        away = int(dice.expovariate(1 / self.spread_ticks)) + 1
+        # An IOC order reaches over the spread, a few others do, too.
+        if ioc or dice.random() < 0.03:
+            away = -int(dice.expovariate(1 / 5)) - 1
+        price = max(1, int(self.mid) - away if side is Side.BUY else int(self.mid) + away) * TICK
+        quantity = dice.randint(1, 500) * SYMBOL.lot
+        reserved = quantity if side is Side.SELL else price * quantity // UNIT
+        tif = TimeInForce.IOC if ioc else TimeInForce.GTC
+        return NewOrder(
+            str(uuid_utils.uuid7()), dice.choice(USERS), SYMBOL.name, side, OrderType.LIMIT, tif, price, quantity, reserved,
+            self_trade=SelfTrade.CANCEL_OLDEST,
+        )  # fmt: skip
+
+    def commands(self, count: int) -> list[Command]:
+        """The next commands; 15 % of the orders are IOC, of the others 20 % are amended and all but 5 % cancelled."""
+        dice, out = self.dice, []
+        while len(out) < count:
+            if len(self.live) < self.live_target or dice.random() < 0.45:
+                new = self.order(ioc=dice.random() < 0.15)
+                out.append(new)
+                if new.time_in_force is TimeInForce.GTC:
+                    self.live.append(new)
+                continue
+            place = dice.randrange(len(self.live))
+            chosen = self.live[place]
+            if dice.random() < 0.18:
+                lots = chosen.quantity // SYMBOL.lot
+                out.append(
+                    AmendOrder(chosen.order_id, chosen.user_id, chosen.symbol, quantity=max(1, lots // 2) * SYMBOL.lot)
+                )
+                continue
+            self.live[place] = self.live[-1]
+            self.live.pop()
+            if dice.random() < 0.95:
+                out.append(CancelOrder(chosen.order_id, chosen.user_id, chosen.symbol))
+        return out
+
+    def fill_up(self) -> None:
+        for command in self.commands(self.live_target):
+            self.engine.apply(command, NOW_NS)
+
+
+def messages_per_s(flow: Flow, count: int) -> float:
+    """Best of three, as the machine is noisy: each on the commands that follow."""
+    best = 0.0
+    for _ in range(3):
+        commands = flow.commands(count)
+        apply = flow.engine.apply
+        gc.collect()
+        started = time.perf_counter()
+        for command in commands:
+            apply(command, NOW_NS)
+        best = max(best, count / (time.perf_counter() - started))
+    return best
+
+
+def flows() -> Iterator[tuple[str, Flow]]:
+    """Several hundred live levels each, thousands of live orders."""
+    yield "realistic", Flow(1, spread_ticks=150, drift_per_order=0.2, live_target=5_000)
+    yield "static_deep", Flow(2, spread_ticks=3_000, drift_per_order=0.0, live_target=50_000)
+    yield "fast_moving", Flow(3, spread_ticks=100, drift_per_order=0.9, live_target=5_000)
+    yield "crash", Flow(4, spread_ticks=200, drift_per_order=1.0, live_target=5_000)
+
+
+def growth(count: int) -> dict[str, float]:
+    """Nanoseconds of inserting and cancelling, with 1,000 and with 1,000,000 orders resting."""
+    took: dict[str, float] = {}
+    for resting in (1_000, 1_000_000):
+        flow = Flow(5, spread_ticks=3_000, drift_per_order=0.0, live_target=resting)
+        flow.fill_up()
+        new = [flow.order() for _ in range(count)]
+        best_insert = best_cancel = float("inf")
+        gc.collect()
+        for start in range(0, count, count // 4):
+            part = [order for order in new[start : start + count // 4] if not _would_take(flow, order)]
+            started = time.perf_counter()
+            for order in part:
+                flow.engine.apply(order, NOW_NS)
+            inserted = time.perf_counter()
+            cancels = [CancelOrder(order.order_id, order.user_id, order.symbol) for order in part]
+            begun = time.perf_counter()
+            for cancel in cancels:
+                flow.engine.apply(cancel, NOW_NS)
+            best_insert = min(best_insert, (inserted - started) / len(part))
+            best_cancel = min(best_cancel, (time.perf_counter() - begun) / len(part))
+        took[f"insert_ns_at_{resting}"] = round(best_insert * 1e9)
+        took[f"cancel_ns_at_{resting}"] = round(best_cancel * 1e9)
+    return took
+
+
+def _would_take(flow: Flow, order: NewOrder) -> bool:
+    best = flow.engine.markets[SYMBOL.name].book.best(Side.SELL if order.side is Side.BUY else Side.BUY)
+    return best is not None and (order.price >= best.price if order.side is Side.BUY else order.price <= best.price)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=200_000, help="messages per measurement, three each")
+    count = parser.parse_args().messages
+    collect_garbage_rarely()
+    raw: dict[str, object] = {}
+    worst = float("inf")
+    for name, flow in flows():
+        flow.fill_up()
+        per_s = messages_per_s(flow, count)
+        worst = min(worst, per_s)
+        market = flow.engine.markets[SYMBOL.name]
+        raw[name] = {
+            "msgs_per_s": round(per_s),
+            "live_orders": market.book.orders,
+            "live_levels": len(market.book.asks.keys) + len(market.book.bids.keys),
+            "trades": market.trades,
+        }
+        console.print(f"{name}: {raw[name]}")
+    grown = growth(min(count, 40_000))
+    raw |= grown
+    factor = max(
+        grown["insert_ns_at_1000000"] / grown["insert_ns_at_1000"],
+        grown["cancel_ns_at_1000000"] / grown["cancel_ns_at_1000"],
+    )
+    write_results("core", {"worst_flow_msgs_per_s": round(worst), "growth_factor": round(factor, 2)}, raw)
+
+
+if __name__ == "__main__":
+    main()

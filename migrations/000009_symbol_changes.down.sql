@@ -1,0 +1,1 @@
+REVOKE INSERT, UPDATE ON matcher.symbols FROM trade_engine_matcher;

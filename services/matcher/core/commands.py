@@ -1,0 +1,118 @@
+"""What goes into the engine. Prices, quantities and amounts are units of 10^-8, times nanoseconds since 1970 UTC."""
+
+from typing import NamedTuple
+
+from libs.orders import OrderType, PostOnly, SelfTrade, Side, SymbolStatus, TimeInForce
+
+
+class Symbol(NamedTuple):
+    """A market and its filters. price scale + quantity scale <= 8, which makes price x quantity exact."""
+
+    name: str
+    base_asset: str
+    quote_asset: str
+    tick: int
+    lot: int
+    min_quantity: int
+    max_quantity: int
+    min_notional: int
+    maker_fee_bps: int
+    taker_fee_bps: int
+    market_band_bps: int  # a market order trades no further than this from the last trade
+    price_band_bps: int = 0  # a limit price further than this from the last trade is refused; 0: none is
+    max_open_orders: int = 0  # per user; 0: no limit
+    status: SymbolStatus = SymbolStatus.ACTIVE
+
+
+class NewOrder(NamedTuple):
+    """An order whose funds are reserved.
+
+    price 0: it takes any price. quantity 0: a market buy by quote amount, which is all that is reserved. A STOP waits for
+    `stop_price` and is then a market order, a STOP_LIMIT a limit order at `price`. A TRAILING_STOP waits for the last
+    trade to come back by `trail` (or `trail_bps`) from the best it has seen. An OCO rests at `price` and waits for
+    `stop_price` at once: its first fill ends the waiting; if triggered it leaves the book and goes on at
+    `stop_limit_price` (0: at any price).
+    """
+
+    order_id: str
+    user_id: str
+    symbol: str
+    side: Side
+    type: OrderType
+    time_in_force: TimeInForce
+    price: int
+    quantity: int
+    reserved: int
+    stop_price: int = 0
+    stop_limit_price: int = 0
+    trail: int = 0
+    trail_bps: int = 0
+    display_quantity: int = 0  # of an iceberg: what the book shows of it at a time
+    post_only: PostOnly = PostOnly.OFF
+    self_trade: SelfTrade = SelfTrade.CANCEL_NEWEST
+    expires_at_ns: int = 0  # GTD only; a DAY order's is the next midnight UTC
+    session: str = ""  # cancelled with it
+
+
+class CancelOrder(NamedTuple):
+    """Take an order of this user out of the book."""
+
+    order_id: str
+    user_id: str
+    symbol: str
+
+
+class CancelAll(NamedTuple):
+    """Take out orders of this user, oldest first, at most CANCELLED_AT_ONCE_MAX; empty symbol or session: any."""
+
+    user_id: str
+    symbol: str = ""
+    session: str = ""
+
+
+class AmendOrder(NamedTuple):
+    """Change an order's price, total quantity or stop price in one step; 0 (None) leaves it as it is.
+
+    Less quantity alone keeps its place in the queue, at or below what is filled it cancels the rest; anything else goes
+    to the back, trading first if it crosses. `reserved_total` is all that was ever reserved for the order, first and by
+    increases; what of it is not needed, or all that is new where the change is refused, is set free. With `only_less` a
+    quantity that is not less is refused.
+    """
+
+    order_id: str
+    user_id: str
+    symbol: str
+    price: int = 0
+    quantity: int | None = None
+    stop_price: int = 0
+    reserved_total: int = 0
+    only_less: bool = False
+
+
+class Tombstone(NamedTuple):
+    """Close an order that was never seen, so that a late submit is refused."""
+
+    order_id: str
+    user_id: str
+    symbol: str
+
+
+class AskOrder(NamedTuple):
+    """Not a command: a question, asked between commands."""
+
+    order_id: str
+    user_id: str
+    symbol: str
+
+
+class PutSymbol(NamedTuple):
+    """Add a symbol or replace its filters and status."""
+
+    symbol: Symbol
+
+
+class Tick(NamedTuple):
+    """Do what time has made due, at most DUE_AT_ONCE_MAX steps of it."""
+
+
+Command = NewOrder | CancelOrder | CancelAll | AmendOrder | Tombstone | PutSymbol | Tick

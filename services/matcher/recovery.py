@@ -1,0 +1,111 @@
+"""A shard's state at a point of its journal: from the newest snapshot before it, and the commits after that.
+
+Every commit must give the events that were recorded, every snapshot the state whose hash it names; else nobody serves.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Sequence
+
+from exchange.matcher.v1 import command_pb2
+
+from libs.bus.interface import Message
+from services.matcher.core.commands import Command, PutSymbol, Symbol
+from services.matcher.core.engine import Engine
+from services.matcher.core.orders import Outcome
+from services.matcher.core.snapshot import dump, load, state_hash
+from services.matcher.journal import Journal, JournalRow, Snapshot
+from services.matcher.wire import command_from, event_messages
+
+
+class JournalBrokenError(Exception):
+    """Replaying the journal did not give the events or state that were recorded. Somebody must look; do not serve."""
+
+
+class State:
+    """An engine, and how far the journal is in it."""
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self.engine = Engine()
+        self.sequence = 0
+        self.at_ns = 0
+        self.event_hash = b""
+        self.symbols: dict[str, Symbol] = {}
+
+    @classmethod
+    def of_snapshot(cls, shard: int, snapshot: Snapshot) -> "State":
+        """The state that was stored. Raises JournalBrokenError where it is not what its hash says."""
+        state = cls(shard)
+        state.engine = load(json.loads(zlib.decompress(snapshot.state)))
+        if state_hash(state.engine) != snapshot.state_hash:
+            raise JournalBrokenError(f"the snapshot after command {snapshot.sequence} has another hash")
+        state.sequence, state.at_ns, state.event_hash = snapshot.sequence, snapshot.at_ns, snapshot.event_hash
+        state.symbols = {name: market.symbol for name, market in state.engine.markets.items()}
+        return state
+
+    def snapshot(self) -> Snapshot:
+        """To be stored."""
+        text = json.dumps(dump(self.engine), separators=(",", ":")).encode("ascii")
+        digest = hashlib.sha256(text).hexdigest()
+        return Snapshot(self.sequence, self.at_ns, self.event_hash, digest, zlib.compress(text, 1))
+
+    def apply(self, command: Command) -> Outcome:
+        """Do one command at the time `at_ns`."""
+        outcome = self.engine.apply(command, self.at_ns)
+        if isinstance(command, PutSymbol):
+            self.symbols[command.symbol.name] = command.symbol
+        return outcome
+
+    def replay(self, row: JournalRow, *, until: int | None = None) -> list[Message]:
+        """Do one commit again, or its commands up to `until`; what it told, or nothing if it is cut short.
+
+        Raises JournalBrokenError.
+        """
+        batch = command_pb2.JournalBatch.FromString(row.batch)
+        if row.first_sequence != self.sequence + 1:
+            raise JournalBrokenError(f"commands {self.sequence + 1} to {row.first_sequence - 1} are missing")
+        if len(batch.commands) != row.last_sequence - self.sequence:
+            raise JournalBrokenError(f"commands {row.first_sequence} to {row.last_sequence} are {len(batch.commands)}")
+        self.at_ns = batch.at_ns
+        if until is not None and until < row.last_sequence:
+            for command in batch.commands[: until - self.sequence]:
+                self.apply(command_from(command))
+            self.sequence = until
+            return []
+        outcomes = [self.apply(command_from(command)) for command in batch.commands]
+        self.sequence = row.last_sequence
+        events = event_messages(self.shard, self.sequence, outcomes, self.symbols)
+        self.chain_events([message.body for message in events])
+        if self.event_hash != row.event_hash:
+            raise JournalBrokenError(f"commands {row.first_sequence} to {row.last_sequence} gave other events")
+        return events
+
+    def chain_events(self, bodies: Sequence[bytes]) -> None:
+        """SHA-256 over the hash before and these events, so that each row vouches for everything up to it."""
+        digest = hashlib.sha256(self.event_hash)
+        for body in bodies:
+            digest.update(len(body).to_bytes(8, "big"))
+            digest.update(body)
+        self.event_hash = digest.digest()
+
+
+async def recover(
+    journal: Journal,
+    *,
+    until: int | None = None,
+    from_snapshot: bool = True,
+    on_progress: Callable[[State], None] = lambda _: None,
+) -> State:
+    """The state after the command `until`, or after the last one. Raises JournalBrokenError."""
+    snapshot = await journal.newest_snapshot(until) if from_snapshot else None
+    state = State.of_snapshot(journal.shard, snapshot) if snapshot is not None else State(journal.shard)
+    if until is not None and state.sequence >= until:
+        return state
+    async for row in journal.replay(state.sequence):
+        state.replay(row, until=until)
+        on_progress(state)
+        if until is not None and state.sequence >= until:
+            break
+    return state

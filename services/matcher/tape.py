@@ -1,0 +1,75 @@
+"""The trades of each symbol for those who listen: the newest ones in a ring that all readers share.
+
+The matcher never waits for a reader, and none has a queue: each remembers the trade it was last told. One that is slower
+than the ring is long goes on at the ring's oldest; the sequence numbers show the gap, and settlement's tape has what is in
+it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+from prometheus_client import Gauge
+
+from libs.reasons import Reason, Refused, RefusedError
+from libs.seats import Seats
+from services.matcher.core.orders import Trade
+
+RING_MAX = 1000
+AT_ONCE_MAX = 200
+
+SUBSCRIBERS = Gauge("trade_stream_subscribers", "Open StreamTrades calls")
+
+
+class _Ring:
+    def __init__(self, last: int) -> None:
+        self.trades: deque[Trade] = deque(maxlen=RING_MAX)
+        self.last = last
+        self.moved = asyncio.Event()
+
+
+class TradeHub:
+    """Rings and subscribers of all symbols of this shard."""
+
+    def __init__(self, *, subscribers_max: int) -> None:
+        self._seats = Seats(subscribers_max, SUBSCRIBERS)
+        self._rings: dict[str, _Ring] = {}
+
+    def load(self, symbol: str, trades: int) -> None:
+        """Know a symbol and how many trades it has had; one that is known stays as it is."""
+        if symbol not in self._rings:
+            self._rings[symbol] = _Ring(trades)
+
+    def heads(self) -> list[tuple[str, int]]:
+        """Every symbol and the number of its last committed trade."""
+        return sorted((symbol, ring.last) for symbol, ring in self._rings.items())
+
+    def publish(self, trades: Iterable[Trade]) -> None:
+        """Tell what a commit traded."""
+        for trade in trades:
+            ring = self._rings[trade.symbol.name]
+            ring.trades.append(trade)
+            ring.last = trade.sequence
+            ring.moved.set()
+            ring.moved = asyncio.Event()
+
+    async def subscribe(self, symbol: str, after_sequence: int | None) -> AsyncIterator[list[Trade]]:
+        """Trades after a sequence number as far as the ring reaches back, then new ones; without one only new ones.
+
+        Raises RefusedError: SYMBOL_UNKNOWN, TOO_MANY_SUBSCRIBERS.
+        """
+        ring = self._rings.get(symbol)
+        if ring is None:
+            raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]}))
+        with self._seats.one():
+            told = ring.last if after_sequence is None else after_sequence
+            while True:
+                moved = ring.moved
+                if told < ring.last and ring.trades:
+                    skip = max(0, told + 1 - ring.trades[0].sequence)
+                    news = [ring.trades[place] for place in range(skip, min(skip + AT_ONCE_MAX, len(ring.trades)))]
+                    if news:
+                        told = news[-1].sequence
+                        yield news
+                        continue
+                await moved.wait()

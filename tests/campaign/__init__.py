@@ -1,0 +1,1 @@
+"""Long runs that have make targets of their own."""
