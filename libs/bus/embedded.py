@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from libs.bus.interface import Batch, BusAwayError, Message
+from libs.bus.interface import Batch, BusAwayError, Message, beginning
 from libs.bus.topology import Queue
 from libs.db.pool import DatabaseAway, Pool
 from libs.telemetry import BUS_CONSUMED, BUS_PUBLISHED
@@ -30,9 +30,12 @@ ORDER BY position
 LIMIT $4
 """
 SELECT_END = "SELECT coalesce(max(position), 0) FROM matcher.outbox WHERE shard = $1"
-SELECT_CURSOR = "SELECT position FROM {schema}.bus_cursors WHERE queue = $1 AND shard = $2"
+OPEN_CURSOR = """
+INSERT INTO matcher.outbox_cursors AS c (queue, shard, position) VALUES ($1, $2, 0)
+ON CONFLICT (queue, shard) DO UPDATE SET position = c.position RETURNING position
+"""
 UPSERT_CURSOR = """
-INSERT INTO {schema}.bus_cursors AS c (queue, shard, position) VALUES ($1, $2, $3)
+INSERT INTO matcher.outbox_cursors AS c (queue, shard, position) VALUES ($1, $2, $3)
 ON CONFLICT (queue, shard) DO UPDATE SET position = greatest(c.position, excluded.position)
 """
 
@@ -59,16 +62,17 @@ class EmbeddedPublisher:
 
 
 class EmbeddedConsumer:
-    """Reads one exchange's rows after its cursor; without a `cursor_schema` it begins at the end and remembers nothing.
+    """Reads one exchange's rows of every shard after its cursors.
 
-    One process per queue reads it: this bus is for one machine.
+    Unless it is `durable` it begins at the end and remembers nothing. One process per queue reads it: this bus is for one
+    machine.
     """
 
-    def __init__(self, pool: Pool, queue: Queue, *, shard: int, cursor_schema: str | None) -> None:
+    def __init__(self, pool: Pool, queue: Queue, *, shards: int, durable: bool) -> None:
         self._pool = pool
         self._queue = queue
-        self._shard = shard
-        self._schema = cursor_schema
+        self._shards = range(shards)
+        self._durable = durable
 
     async def batches(self, max_messages: int) -> AsyncIterator[Batch]:
         """See Consumer.batches."""
@@ -93,38 +97,57 @@ class EmbeddedConsumer:
                 await asyncio.sleep(_RECONNECT_S)
 
     async def _tail(self, connection: Any, woken: asyncio.Event, max_messages: int) -> AsyncIterator[Batch]:
-        position = await self._start(connection)
+        positions = {shard: await self._start(connection, shard) for shard in self._shards}
+        if not self._durable:
+            yield beginning()
         while True:
             woken.clear()
-            rows = await connection.fetch(SELECT_OUTBOX, self._shard, position, self._queue.exchange, max_messages)
-            if not rows:
+            found = False
+            for shard, position in positions.items():
+                rows = await connection.fetch(SELECT_OUTBOX, shard, position, self._queue.exchange, max_messages)
+                if rows:
+                    found = True
+                    batch = _Rows(self, shard, rows)
+                    yield batch.as_batch()
+                    if batch.acknowledged:
+                        positions[shard] = batch.last
+            if not found:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_S):
                         await woken.wait()
-                continue
-            messages = [
-                Message(row["exchange"], row["routing_key"], row["message_type"], row["message_id"], row["body"])
-                for row in rows
-            ]
-            acknowledged = False
 
-            async def acknowledge(last: int = rows[-1]["position"], count: int = len(rows)) -> None:
-                nonlocal acknowledged
-                if self._schema is not None:
-                    sql = UPSERT_CURSOR.format(schema=self._schema)
-                    await self._pool.execute(sql, self._queue.name, self._shard, last)
-                acknowledged = True
-                BUS_CONSUMED.labels(self._queue.name).inc(count)
+    async def _start(self, connection: Any, shard: int) -> int:
+        if not self._durable:
+            return int(await connection.fetchval(SELECT_END, shard))
+        return int(await connection.fetchval(OPEN_CURSOR, self._queue.name, shard))
 
-            yield Batch(messages=messages, acknowledge=acknowledge, reject=_keep_in_outbox)
-            if acknowledged:
-                position = rows[-1]["position"]
+    async def advance(self, shard: int, position: int, messages: int) -> None:
+        """Remember that everything up to here is done. Raises BusAwayError."""
+        if self._durable:
+            try:
+                await self._pool.execute(UPSERT_CURSOR, self._queue.name, shard, position)
+            except DatabaseAway as error:
+                raise BusAwayError(str(error)) from error
+        BUS_CONSUMED.labels(self._queue.name).inc(messages)
 
-    async def _start(self, connection: Any) -> int:
-        if self._schema is None:
-            return int(await connection.fetchval(SELECT_END, self._shard))
-        sql = SELECT_CURSOR.format(schema=self._schema)
-        return int(await connection.fetchval(sql, self._queue.name, self._shard) or 0)
+
+class _Rows:
+    """One read of one shard."""
+
+    def __init__(self, consumer: EmbeddedConsumer, shard: int, rows: Sequence[Any]) -> None:
+        self._consumer = consumer
+        self._shard = shard
+        self._rows = rows
+        self.last: int = rows[-1]["position"]
+        self.acknowledged = False
+
+    def as_batch(self) -> Batch:
+        messages = [Message(*list(row.values())[1:]) for row in self._rows]
+        return Batch(messages=messages, acknowledge=self._acknowledge, reject=_keep_in_outbox)
+
+    async def _acknowledge(self) -> None:
+        await self._consumer.advance(self._shard, self.last, len(self._rows))
+        self.acknowledged = True
 
 
 async def _keep_in_outbox(message: Message) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class BusAwayError(Exception):
-    """The broker does not answer, or has not confirmed. Nothing is known; publish the same again."""
+    """The broker does not answer, or has not confirmed: publish the same again, or let it be delivered again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +20,28 @@ class Message:
     body: bytes
 
 
+async def nothing(*_: object) -> None:
+    """Acknowledges, or rejects, what needs neither."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Messages that wait for one acknowledgement.
 
-    `acknowledge` is called once their effect is durable. `reject` gives one up to the dead letters (call it before
-    `acknowledge`, which then leaves that message out).
+    `acknowledge` is called once their effect is durable; where it raises BusAwayError, they come again. `reject` gives one
+    up to the dead letters (call it before `acknowledge`, which then leaves that message out).
+
+    A private listener is told by an empty batch that it begins (again) to listen: what came before that is lost to it.
     """
 
     messages: Sequence[Message]
     acknowledge: Callable[[], Awaitable[None]]
     reject: Callable[[Message], Awaitable[None]]
+
+
+def beginning() -> Batch:
+    """What a private listener is told when it begins to listen."""
+    return Batch(messages=(), acknowledge=nothing, reject=nothing)
 
 
 class Publisher(Protocol):

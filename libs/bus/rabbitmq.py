@@ -11,12 +11,13 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 from aio_pika.exceptions import AMQPError
 
 from libs.bus import topology
-from libs.bus.interface import Batch, BusAwayError, Message
+from libs.bus.interface import Batch, BusAwayError, Message, beginning
 from libs.config import RabbitMq
 from libs.telemetry import BUS_CONSUMED, BUS_PUBLISHED
 
 log = structlog.get_logger()
-_AWAY = (AMQPError, OSError, TimeoutError, asyncio.InvalidStateError, RuntimeError)
+# StopAsyncIteration is what aiormq lets out where a connection ends while it is opened.
+_AWAY = (AMQPError, OSError, TimeoutError, asyncio.InvalidStateError, RuntimeError, StopAsyncIteration)
 _CONNECT_TIMEOUT_S = 5
 _CONFIRM_TIMEOUT_S = 10
 _RECONNECT_S = 0.5
@@ -27,22 +28,10 @@ _CONTENT_TYPE = "application/x-protobuf"
 async def declare_topology(channel: AbstractChannel, settings: RabbitMq) -> None:
     """Declare every exchange, queue and binding; declaring again changes nothing."""
     prefix = settings.prefix
-    kind: dict[str, Any] = {"x-queue-type": "quorum"} if settings.quorum else {}
-    for name in (topology.TRADE_EVENTS, topology.ORDER_EVENTS, topology.DEAD_LETTER_EXCHANGE):
+    for name in topology.EXCHANGES:
         await channel.declare_exchange(prefix + name, aio_pika.ExchangeType.TOPIC, durable=True)
-    dead = await channel.declare_queue(
-        prefix + topology.DEAD_LETTER_QUEUE,
-        durable=True,
-        arguments={**kind, "x-max-length": topology.UNREAD_MAX_MESSAGES},
-    )
-    await dead.bind(prefix + topology.DEAD_LETTER_EXCHANGE, topology.DEAD_LETTER_KEY)
     for queue in topology.ALL_QUEUES:
-        arguments: dict[str, Any] = {**kind, "x-message-ttl": topology.DAY_MS}
-        if queue.dead_letters:
-            arguments["x-dead-letter-exchange"] = prefix + topology.DEAD_LETTER_EXCHANGE
-            arguments["x-dead-letter-routing-key"] = topology.DEAD_LETTER_KEY
-        if queue.max_messages is not None:
-            arguments["x-max-length"] = queue.max_messages
+        arguments: dict[str, Any] = dict(queue.arguments(prefix, quorum=settings.quorum))
         declared = await channel.declare_queue(prefix + queue.name, durable=True, arguments=arguments)
         await declared.bind(prefix + queue.exchange, queue.binding)
 
@@ -134,12 +123,21 @@ class RabbitConsumer:
 
     async def _consume(self, connection: AbstractConnection, max_messages: int) -> AsyncIterator[Batch]:
         arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()  # prefetch bounds it
-        connection.close_callbacks.add(lambda *_: arrived.put_nowait(None))
+
+        def end(*_: object) -> None:
+            arrived.put_nowait(None)
+
+        connection.close_callbacks.add(end)
         channel = await connection.channel(publisher_confirms=False)
+        channel.close_callbacks.add(end)  # the broker closes it where an acknowledgement takes too long for its taste
+        # ... and ends the consumer alone where its queue is deleted, or loses its leader.
+        (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(end)
         await channel.set_qos(prefetch_count=self._settings.prefetch)
         await declare_topology(channel, self._settings)
         queue = await self._declare(channel)
         await queue.consume(arrived.put)
+        if self._exclusive:
+            yield beginning()
         while True:
             incoming = [await arrived.get()]
             while len(incoming) < max_messages and not arrived.empty():
@@ -171,11 +169,17 @@ class RabbitConsumer:
         open_items = {id(message): item for message, item in zip(messages, incoming, strict=True)}
 
         async def acknowledge() -> None:
-            for item in open_items.values():
-                await item.ack()
+            try:
+                for item in open_items.values():
+                    await item.ack()
+            except _AWAY as error:
+                raise BusAwayError(f"{type(error).__name__}: {error}") from error
             BUS_CONSUMED.labels(self._queue.name).inc(len(open_items))
 
         async def reject(message: Message) -> None:
-            await open_items.pop(id(message)).reject(requeue=False)
+            try:
+                await open_items.pop(id(message)).reject(requeue=False)
+            except _AWAY as error:
+                raise BusAwayError(f"{type(error).__name__}: {error}") from error
 
         return Batch(messages=messages, acknowledge=acknowledge, reject=reject)

@@ -1,0 +1,1 @@
+"""Settlement's decisions, pure: which trades are missing, and how far behind settling is."""

@@ -1,0 +1,138 @@
+"""Steady load: traders who place, cancel, ask again with the same key until they are answered, and remember the answers."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+import grpc.aio
+from exchange.common.v1 import order_pb2
+from exchange.gateway.v1 import order_requests_pb2
+
+from libs.ids import new_id
+from libs.rpc.breaker import is_passing
+from libs.rpc.errors import refused_from_call
+from tests.support.engine import Engine, order_from
+
+SYMBOLS = ("BTC/USDT", "ETH/USDT")
+TRADERS = 8
+THINK_S = 0.02
+CALL_TIMEOUT_S = 8.0
+PATIENCE_S = 120.0
+OPEN_KEPT = 10
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """What an order's owner was told last."""
+
+    order_id: str
+    status: int
+    filled: str
+
+
+class Load:
+    """All traders. They stop between rounds with every question answered."""
+
+    def __init__(self, engine: Engine, seed: int) -> None:
+        self._engine = engine
+        self._random = random.Random(seed)
+        self._running = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._busy = 0
+        self.acknowledged: dict[str, Acknowledged] = {}
+        self.doubled = 0
+        self.asked_again = 0
+
+    async def run(self) -> None:
+        """Trade whenever it is let, until cancelled."""
+        assets = {asset: "10000000" for symbol in SYMBOLS for asset in symbol.split("/")}
+        users = [await self._engine.user(**assets) for _ in range(TRADERS)]
+        async with asyncio.TaskGroup() as group:
+            for number, user in enumerate(users):
+                group.create_task(self._trade(user, random.Random(self._random.random() + number)))
+
+    def go(self) -> None:
+        self._running.set()
+
+    async def halt(self) -> None:
+        """Let everybody finish what they are at."""
+        self._running.clear()
+        while self._busy:
+            await asyncio.sleep(0.02)
+
+    async def _trade(self, user: str, rng: random.Random) -> None:
+        resting: list[order_pb2.Order] = []
+        while True:
+            await self._running.wait()
+            self._busy += 1
+            try:
+                if len(resting) > OPEN_KEPT or (resting and rng.random() < 0.25):
+                    await self._cancel(resting.pop(rng.randrange(len(resting))))
+                elif resting and rng.random() < 0.2:
+                    await self._amend(rng.choice(resting), rng)
+                else:
+                    order = await self._place(user, rng)
+                    if order is not None and order.status in (
+                        order_pb2.ORDER_STATUS_OPEN, order_pb2.ORDER_STATUS_PARTIALLY_FILLED
+                    ):  # fmt: skip
+                        resting.append(order)
+            finally:
+                self._busy -= 1
+            await asyncio.sleep(rng.expovariate(1 / THINK_S))
+
+    async def _place(self, user: str, rng: random.Random) -> order_pb2.Order | None:
+        side = rng.choice(("BUY", "SELL"))
+        text = f"{side} 0.{rng.randrange(1, 9)} @ {_price(rng)}" + (" IOC" if rng.random() < 0.15 else "")
+        key = new_id()
+        request = order_from(text, user_id=user, symbol=rng.choice(SYMBOLS), client_order_id=key)
+        answer = await self._until_answered(self._engine.gateway.PlaceOrder, request)
+        if answer is None:
+            return None
+        self._note(key, answer.order)
+        if rng.random() < 0.05:  # one that was answered, asked again: the same order
+            again = await self._until_answered(self._engine.gateway.PlaceOrder, request)
+            if again is not None:
+                self._note(key, again.order)
+        return answer.order
+
+    async def _cancel(self, order: order_pb2.Order) -> None:
+        request = order_requests_pb2.CancelOrderRequest(user_id=order.user_id, order_id=order.order_id)
+        answer = await self._until_answered(self._engine.gateway.CancelOrder, request)
+        if answer is not None:
+            self._note(order.client_order_id, answer.order)
+
+    async def _amend(self, order: order_pb2.Order, rng: random.Random) -> None:
+        request = order_requests_pb2.AmendOrderRequest(user_id=order.user_id, order_id=order.order_id)
+        if rng.random() < 0.7:
+            request.price = _price(rng)
+        if not request.price or rng.random() < 0.5:
+            request.quantity = f"{rng.randrange(1, 30) / 10:.1f}"
+        answer = await self._until_answered(self._engine.gateway.AmendOrder, request)
+        if answer is not None:
+            self._note(order.client_order_id, answer.order)
+
+    def _note(self, key: str, order: order_pb2.Order) -> None:
+        known = self.acknowledged.get(key)
+        if known is not None and known.order_id != order.order_id:
+            self.doubled += 1
+        self.acknowledged[key] = Acknowledged(order.order_id, order.status, order.filled_quantity)
+
+    async def _until_answered(self, method, request):
+        """The answer, or None for a refusal that asking again would not change. Passing faults are asked again."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    return await method(request, metadata=self._engine.service, timeout=CALL_TIMEOUT_S)
+                except grpc.aio.AioRpcError as error:
+                    if is_passing(error):
+                        self.asked_again += 1
+                        await asyncio.sleep(0.1)
+                        continue
+                    refused = refused_from_call(error, dependency="gateway").refused
+                    if refused.reason.name in {"ORDER_CLOSED", "OVERLOADED", "RESERVATION_EXHAUSTED"}:
+                        return None
+                    raise
+
+
+def _price(rng: random.Random) -> str:
+    return f"{100 + rng.randrange(-20, 21) / 10:.2f}"

@@ -1,0 +1,343 @@
+"""Every trade reaches the ledger, exactly in effect: delivered twice, late, never, or refused there."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import aio_pika
+import grpc
+import pytest
+from exchange.events.v1 import trade_pb2
+from exchange.settlement.v1 import settlement_pb2
+from exchange.wallet.v1 import operation_pb2
+
+from cli.processes import free_port
+from libs.bus import topology
+from libs.bus.interface import Message
+from libs.ids import new_id
+from tests.support.engine import Engine, running, stack_on
+from tests.support.servers import Servers
+from tests.support.trading import Pair, publish, trade_messages, until
+
+ROOT = Path(__file__).resolve().parents[2]
+FAST = {"TRADE_ENGINE_SETTLEMENT_RECONCILE_GRACE_S": "0.5", "TRADE_ENGINE_SETTLEMENT_RECONCILE_EVERY_S": "0"}
+
+
+@pytest.fixture(params=["rabbitmq", "embedded"])
+async def either(request, servers: Servers, tmp_path: Path):
+    """An engine of the test's own on either bus."""
+    dsn = servers.new_database()
+    async with running(stack_on(servers, tmp_path, dsn, rabbitmq=request.param == "rabbitmq", **FAST)) as engine:
+        yield engine
+    servers.drop_database(dsn)
+
+
+@pytest.fixture
+async def on_rabbitmq(servers: Servers, tmp_path: Path):
+    dsn = servers.new_database()
+    async with running(stack_on(servers, tmp_path, dsn, **FAST)) as engine:
+        yield engine
+    servers.drop_database(dsn)
+
+
+async def channel_of(engine: Engine):
+    connection = await aio_pika.connect(engine.settings.rabbitmq.url.get_secret_value())
+    return connection, await connection.channel()
+
+
+async def status(engine: Engine) -> settlement_pb2.GetStatusResponse:
+    return await engine.settlement.GetStatus(settlement_pb2.GetStatusRequest(), metadata=engine.service)
+
+
+async def reconcile(engine: Engine, **request) -> settlement_pb2.ReconcileResponse:
+    return await engine.settlement.Reconcile(
+        settlement_pb2.ReconcileRequest(**request), metadata=engine.service, timeout=60
+    )
+
+
+async def letters(engine: Engine, **request) -> list:
+    request = settlement_pb2.ListDeadLettersRequest(**request)
+    return list((await engine.settlement.ListDeadLetters(request, metadata=engine.service)).letters)
+
+
+def command(engine: Engine, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "cli", "settlement", *arguments], cwd=ROOT, check=False, capture_output=True, text=True,
+        env={**os.environ, **engine.stack.environment}, timeout=120,
+    )  # fmt: skip
+
+
+def unsettleable(buy: str, sell: str, sequence: int) -> trade_pb2.Trade:
+    """A trade of orders that hold nothing."""
+    return trade_pb2.Trade(
+        trade_id=new_id(), sequence=sequence, symbol="ETH/USDT", base_asset="ETH", quote_asset="USDT", price="2000",
+        quantity="1", buyer_user_id=new_id(), buyer_order_id=buy, seller_user_id=new_id(), seller_order_id=sell,
+        maker_side=2, buyer_fee="0.001", seller_fee="2", executed_at_ns=1_790_000_000_000_000_000,
+    )  # fmt: skip
+
+
+def as_message(*trades: trade_pb2.Trade) -> Message:
+    events = trade_pb2.TradeEvents(symbol=trades[0].symbol, trades=trades)
+    return Message(topology.TRADE_EVENTS, "trade.x", "TradeEvents", new_id(), events.SerializeToString())
+
+
+async def test_duplicates_reversals_and_latecomers_change_nothing(on_rabbitmq: Engine) -> None:
+    engine = on_rabbitmq
+    pair = await Pair(engine).fund()
+    await pair.trade(20)
+    assert (await engine.quiet()).clean
+    before = await pair.balances()
+    messages = await trade_messages(engine)
+    assert len(messages) == 20
+    await publish(engine, messages)
+    await publish(engine, messages[::-1])
+    connection, channel = await channel_of(engine)
+    late = await channel.get_exchange(
+        engine.settings.rabbitmq.prefix + topology.DEAD_LETTER_EXCHANGE
+    )  # where the broker sends what nobody took within a day
+    for message in messages:
+        await late.publish(aio_pika.Message(message.body), routing_key=topology.DEAD_LETTER_KEY)
+    sentinel = as_message(unsettleable(new_id(), new_id(), 1))
+    await late.publish(aio_pika.Message(sentinel.body), routing_key=topology.DEAD_LETTER_KEY)
+    await publish(engine, [sentinel])
+    await until(lambda: _has_attempts(engine, 2))
+    assert await pair.balances() == before
+    assert (await status(engine)).settled == 20
+    await connection.close()
+
+
+async def _has_attempts(engine: Engine, attempts: int) -> bool:
+    return any(letter.attempts >= attempts for letter in await letters(engine))
+
+
+async def test_what_was_late_by_a_day_is_settled_from_the_dead_letters(on_rabbitmq: Engine) -> None:
+    engine = on_rabbitmq
+    pair = await Pair(engine).fund()
+    engine.stack.send("settlement", signal.SIGSTOP)
+    await pair.trade(3)
+    connection, channel = await channel_of(engine)
+    prefix = engine.settings.rabbitmq.prefix
+    # Stopped as it is, settlement holds what it was sent; the broker takes that back when its connection ends.
+    process = engine.stack.process("settlement")
+    await until(lambda: _published(engine))
+    queue = await channel.get_queue(prefix + topology.settlement_queue().name)
+    process.kill()
+    taken = []
+    while len(taken) < 3:
+        message = await queue.get(fail=False)
+        if message is None:
+            await asyncio.sleep(0.05)
+            continue
+        taken.append(message)
+    for message in taken:  # as the broker does when the time to live is over: to the dead letter exchange, not back
+        await message.reject(requeue=False)
+    await connection.close()
+    assert (await engine.quiet()).clean
+    assert (await status(engine)).settled == 3
+    assert await letters(engine) == []
+
+
+async def _published(engine: Engine) -> bool:
+    rows = await engine.query(
+        "SELECT (SELECT position FROM matcher.outbox_published) = last_position AS done FROM matcher.shards"
+    )
+    return bool(rows[0]["done"])
+
+
+async def test_a_dead_letter_is_seen_mended_and_retried(on_rabbitmq: Engine) -> None:
+    engine = on_rabbitmq
+    pair = await Pair(engine).fund()
+    buy, sell = new_id(), new_id()
+    trade = unsettleable(buy, sell, 1)
+    unreadable = Message(topology.TRADE_EVENTS, "trade.x", "TradeEvents", "poison-1", b"\xff\xffnot a protobuf\x00")
+    await publish(engine, [as_message(trade), unreadable])
+    await pair.trade(3)
+    await until(lambda: _counts(engine, 2))
+    assert (await status(engine)).dead_letters == 2
+    by_id = {letter.letter_id: letter for letter in await letters(engine)}
+    assert by_id[trade.trade_id].reason == "RESERVATION_NOT_FOUND"
+    assert by_id[trade.trade_id].trade == trade
+    assert by_id["message/poison-1"].reason == "UNREADABLE"
+
+    listed = command(engine, "dead-letters", "--json")
+    assert {item["letterId"] for item in json.loads(listed.stdout)["letters"]} == set(by_id)
+    assert command(engine, "status").returncode == 1
+    failed = command(engine, "retry", trade.trade_id, "--json")
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["failed"][0]["attempts"] == 2
+
+    for user, asset, amount, order in (
+        (trade.buyer_user_id, "USDT", "2000", buy),
+        (trade.seller_user_id, "ETH", "1", sell),
+    ):
+        await engine.deposit(user, **{asset: amount})
+        request = operation_pb2.ReserveRequest(user_id=user, asset=asset, amount=amount, order_id=order)
+        await engine.wallet.Reserve(request, metadata=engine.service)
+    mended = command(engine, "retry", "--json")
+    assert json.loads(mended.stdout)["settled"] == [trade.trade_id]
+    assert await engine.balances(trade.buyer_user_id) == {"ETH": ("0.999", "0"), "USDT": ("0", "0")}
+    assert [letter.letter_id for letter in await letters(engine)] == ["message/poison-1"]
+    assert len(await letters(engine, with_resolved=True)) == 2
+    unknown = command(engine, "retry", "no-such-letter", "--json")
+    assert (unknown.returncode, json.loads(unknown.stdout)["unknown"]) == (1, ["no-such-letter"])
+    assert (await status(engine)).settled == 4, "the others went on"
+
+
+async def _counts(engine: Engine, count: int) -> bool:
+    return len(await letters(engine)) == count
+
+
+@pytest.mark.parametrize("ids", [["x" * 101], ["\x00"], [str(number) for number in range(501)]])
+async def test_a_bad_retry_names_the_field(engine: Engine, ids: list[str]) -> None:
+    request = settlement_pb2.RetryDeadLettersRequest(letter_ids=ids)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await engine.settlement.RetryDeadLetters(request, metadata=engine.service)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "letter_ids" in refused.value.details()
+
+
+async def test_a_lost_message_is_found_and_delivered_again(either: Engine) -> None:
+    engine = either
+    pair = await Pair(engine).fund()
+    await pair.trade(5)
+    assert (await engine.quiet()).clean
+    engine.stack.send("settlement", signal.SIGSTOP)
+    try:
+        await pair.trade(4)
+        await until(lambda: _published(engine))
+        await lose_what_waits(engine)
+    finally:
+        engine.stack.process("settlement").kill()
+    engine.stack.wait_healthy("settlement")
+    await pair.trade(2)
+    await until(lambda: _settled_at_least(engine, 7))
+    now = await status(engine)
+    assert (now.settled, now.unsettled) == (7, 4)
+    found = await reconcile(engine)
+    assert found.clean
+    (report,) = [item for item in found.symbols if item.symbol == "BTC/USDT"]
+    assert (report.journaled, report.settled, report.missing, report.repaired) == (11, 11, 4, 4)
+    assert (await engine.quiet()).clean
+    again = await reconcile(engine, deep=True)
+    assert again.clean
+    (report,) = [item for item in again.symbols if item.symbol == "BTC/USDT"]
+    assert (report.missing, report.compared, report.different, report.unexplained) == (0, 11, 0, 0)
+    done = command(engine, "reconcile", "--json")
+    assert done.returncode == 0, done.stderr
+
+
+async def lose_what_waits(engine: Engine) -> None:
+    """As if the queue, or the rows of the outbox, had gone with a disk."""
+    if engine.settings.rabbitmq.url.get_secret_value():
+        # What the sleeping settlement holds comes back to the queue when its connection ends.
+        engine.stack.process("settlement").kill()
+        connection, channel = await channel_of(engine)
+        queue = await channel.get_queue(engine.settings.rabbitmq.prefix + topology.settlement_queue().name)
+        lost = 0
+        async with asyncio.timeout(20):
+            while lost < 4:
+                message = await queue.get(fail=False)
+                if message is not None:
+                    await message.ack()
+                    lost += len(trade_pb2.TradeEvents.FromString(message.body).trades)
+        await connection.close()
+    else:
+        await engine.query(
+            "DELETE FROM matcher.outbox WHERE exchange = 'trade.events' "
+            "AND position > (SELECT position FROM matcher.outbox_cursors WHERE queue = 'wallet.service.trades')"
+        )
+
+
+async def _settled_at_least(engine: Engine, count: int) -> bool:
+    return (await status(engine)).settled >= count
+
+
+async def test_reconciling_tells_what_nothing_can_repair(either: Engine) -> None:
+    engine = either
+    pair = await Pair(engine).fund()
+    await pair.trade(3)
+    assert (await engine.quiet()).clean
+    await engine.query("UPDATE settlement.trades SET price = price + 1 WHERE sequence = 2")
+    await engine.query(
+        "INSERT INTO settlement.trades SELECT gen_random_uuid(), symbol, 9, base_asset, quote_asset, price, quantity, "
+        "buyer_user_id, buyer_order_id, seller_user_id, seller_order_id, maker_side, buyer_fee, seller_fee, now() "
+        "FROM settlement.trades WHERE sequence = 3"
+    )
+    found = await reconcile(engine, symbol="BTC-USDT", deep=True)
+    assert not found.clean
+    assert [(item.different, item.unexplained) for item in found.symbols] == [(1, 6)]
+    assert command(engine, "reconcile", "--deep", "--json").returncode == 1
+
+
+async def test_a_market_nobody_knows_cannot_be_reconciled(engine: Engine) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await reconcile(engine, symbol="NO/SUCH")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "SYMBOL_UNKNOWN" in refused.value.details()
+
+
+async def test_two_settlements_share_the_work(on_rabbitmq: Engine, tmp_path: Path) -> None:
+    engine = on_rabbitmq
+    environment = {
+        **os.environ, **engine.stack.environment, "TRADE_ENGINE_SETTLEMENT_PORT": str(free_port()),
+        "TRADE_ENGINE_SETTLEMENT_METRICS_PORT": str(free_port()), "TRADE_ENGINE_RABBITMQ_PREFETCH": "1",
+    }  # fmt: skip
+    second = another_settlement(environment, tmp_path / "second.log")
+    try:
+        pairs = [await Pair(engine, symbol).fund() for symbol in ("BTC/USDT", "ETH/USDT", "SOL/USDT", "BTC/EUR")]
+        await until(lambda: _consumers(engine, 2))
+        await asyncio.gather(*(pair.trade(25) for pair in pairs))
+        report = await engine.quiet()
+        assert report.clean, [finding for finding in report.findings if finding.wrong]
+        assert (await status(engine)).settled == 100
+        assert (await reconcile(engine, deep=True)).clean
+    finally:
+        second.terminate()
+        assert second.wait(20) == 0
+
+
+def another_settlement(environment: dict[str, str], path: Path) -> subprocess.Popen:
+    with path.open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "services.settlement"], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+
+
+async def _consumers(engine: Engine, count: int) -> bool:
+    connection, channel = await channel_of(engine)
+    name = engine.settings.rabbitmq.prefix + topology.settlement_queue().name
+    declared = await channel.declare_queue(name, passive=True)
+    await connection.close()
+    return declared.declaration_result.consumer_count == count
+
+
+async def test_settlements_are_streamed_in_order_from_any_trade_on(either: Engine) -> None:
+    engine = either
+    pair = await Pair(engine).fund()
+    await pair.trade(5)
+    assert (await engine.quiet()).clean
+
+    async def read(count: int, **request) -> list[int]:
+        call = engine.settlement.StreamSettlements(
+            settlement_pb2.StreamSettlementsRequest(symbol="BTC-USDT", **request), metadata=engine.service
+        )
+        numbers: list[int] = []
+        async with asyncio.timeout(20):
+            async for response in call:
+                numbers += [trade.sequence for trade in response.trades]
+                if len(numbers) >= count:
+                    break
+        call.cancel()
+        return numbers
+
+    assert await read(5, after_sequence=0) == [1, 2, 3, 4, 5]
+    assert await read(2, after_sequence=3) == [4, 5]
+    new, resumed = asyncio.create_task(read(3)), asyncio.create_task(read(4, after_sequence=4))
+    await asyncio.sleep(0.5)
+    await pair.trade(3)
+    assert await new == [6, 7, 8]
+    assert await resumed == [5, 6, 7, 8]
