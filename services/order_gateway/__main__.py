@@ -1,21 +1,28 @@
 """Wiring of the order gateway."""
 
+from functools import partial
+
 from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc
 
 from libs.batching import Batcher
 from libs.bus.connect import connect_consumer, connect_listener
 from libs.bus.topology import order_status_queue
+from libs.clients.leader import ShardLeader
 from libs.clients.wallet import WalletClient
 from libs.config import Settings
 from libs.db.pool import open_pool
 from libs.identity import TokenVerifier, service_credential
+from libs.limiter import SharedLimit
 from libs.rpc.client import Peer, open_channel
 from libs.rpc.server import RpcServer
 from libs.runtime import run_service, serve_until_stopped
-from services.order_gateway.clients import MatcherClient
+from services.order_gateway.amending import Amender
+from services.order_gateway.clients import MatcherClient, SettlementClient
 from services.order_gateway.intake import Intake
+from services.order_gateway.rates import OrderRate
 from services.order_gateway.resolver import Resolver
 from services.order_gateway.service import OrderGatewayService
+from services.order_gateway.sessions import Sessions
 from services.order_gateway.store import OrderStore
 from services.order_gateway.streams import OrderStreams
 from services.order_gateway.updates import UpdateConsumer
@@ -32,41 +39,55 @@ async def main(settings: Settings) -> None:
     mine = settings.gateway
     pool_size = settings.database.pool_max + BUS_CONNECTIONS
     database = settings.database.model_copy(update={"pool_max": pool_size})
-    pool = await open_pool(database, service="order-gateway")
+    pool = await open_pool(database, service="order_gateway")
     store = OrderStore(pool)
-    credential = service_credential(settings.auth, service="order-gateway")
-    wallet_channel = open_channel(settings.wallet.target())
-    wallet = WalletClient(
-        wallet_channel, Peer(name="wallet", credential=credential, timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S)
-    )
-    matcher = MatcherClient(
-        pool=pool,
-        peer=Peer(name="matcher", credential=credential, timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S),
-        shard=settings.matcher.shard,
+    peer = partial(
+        Peer, credential=service_credential(settings.auth, service="order-gateway"), timeout_s=CALL_TIMEOUT_S,
         patience_s=PATIENCE_S,
-    )
+    )  # fmt: skip
+    wallet_channel = open_channel(settings.wallet.target())
+    wallet = WalletClient(wallet_channel, peer(name="wallet", circuit=settings.circuit))
+    settlement_channel = open_channel(settings.settlement.target())
+    settlement = SettlementClient(settlement_channel, peer(name="settlement"))
+    matcher = MatcherClient([
+        ShardLeader(pool=pool, peer=peer(name="matcher"), shard=shard, patience_s=PATIENCE_S)
+        for shard in range(settings.matcher.shards)
+    ])  # fmt: skip
     flow = Intake(store=store, wallet=wallet, matcher=matcher, patience_s=PATIENCE_S)
     intake = Batcher(flow.process, name="gateway", max_items=mine.batch_max, max_waiting=mine.queue_max)
+    amender = Amender(store=store, wallet=wallet, matcher=matcher, flow=flow, intake=intake)
     queue = order_status_queue()
     updates = UpdateConsumer(
-        consumer=connect_consumer(settings, pool, queue, cursor_schema="orders"),
-        store=store, intake=flow, queue=queue.name,
-    )  # fmt: skip
+        consumer=connect_consumer(settings, pool, queue), store=store, intake=flow, queue=queue.name
+    )
     streams = OrderStreams(
         listener=connect_listener(settings, pool, queue), store=store, subscribers_max=mine.streams_max
     )
-    resolver = Resolver(store=store, matcher=matcher, intake=flow, after_s=mine.resolve_after_s)
+    resolver = Resolver(
+        store=store, matcher=matcher, intake=flow, amender=amender, after_s=mine.resolve_after_s,
+        sweep_after_s=mine.sweep_after_s,
+    )  # fmt: skip
+    sessions = Sessions(pool=pool, flow=flow)
+    limit = SharedLimit(
+        "orders", per_s=mine.orders_per_s, burst=mine.orders_burst, redis_url=settings.redis.url.get_secret_value()
+    )
     server = RpcServer(
         mine,
         TokenVerifier(settings.auth),
         order_gateway_pb2.DESCRIPTOR.services_by_name["OrderGatewayService"],
         internal=False,
     )
-    service = OrderGatewayService(intake=intake, store=store, matcher=matcher, streams=streams)
+    service = OrderGatewayService(
+        flow=flow, intake=intake, store=store, matcher=matcher, streams=streams, amender=amender, settlement=settlement,
+        sessions=sessions, rate=OrderRate(limit, per_s=mine.orders_per_s),
+    )  # fmt: skip
     order_gateway_pb2_grpc.add_OrderGatewayServiceServicer_to_server(service, server.grpc)
     await server.start()
-    await serve_until_stopped(intake.run(), updates.run(), streams.run(), resolver.run(), stop=server.until_stopped())
+    await serve_until_stopped(
+        intake.run(), updates.run(), streams.run(), resolver.run(), sessions.run(), stop=server.until_stopped()
+    )
     await matcher.close()
+    await settlement_channel.close()
     await wallet_channel.close()
     await pool.close()
 

@@ -6,7 +6,7 @@ caller waits, by the caller's own repeat, or in the end by the resolver.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from exchange.common.v1 import order_pb2
@@ -18,14 +18,14 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from libs.clients.wallet import WalletClient
 from libs.db.pool import DatabaseAway
-from libs.money import format_units
 from libs.orders import Status
 from libs.reasons import Reason, Refused, RefusedError
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import difference
-from services.order_gateway.core.records import OrderRow
+from services.order_gateway.core.records import Amendment, OrderRow
 from services.order_gateway.store import OrderStore, StateChange
 from services.order_gateway.wire import (
+    amend_command,
     apply_update,
     change_from,
     new_order_command,
@@ -54,12 +54,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Cancel an order, or lower its quantity. Named by one of the two ids."""
+    """Cancel an order, or amend it; what an amend needs is reserved by now. Named by one of the two ids.
+
+    `reserved_total` and `only_less` are the matcher's AmendOrder's.
+    """
 
     user_id: str
     order_id: str
     client_order_id: str
-    quantity: int | None  # None: cancel
+    amendment: Amendment | None  # None: cancel
+    reserved_total: int = 0
+    only_less: bool = False
 
 
 Item = Place | Change
@@ -175,7 +180,7 @@ class Intake:
                 PLACED.labels(request.symbol, request.type.name, request.side.name).inc()
             else:
                 work.answers[number] = self._repeat(order, before[key])
-                work.orders[number] = before[key]
+                work.orders[number] = replace(before[key], session=order.session)
             self._remember(key, before.get(key, order))
 
     def _follow(self, work: _Work, number: int, leader: int) -> None:
@@ -244,6 +249,9 @@ class Intake:
         updates: dict[str, order_events_pb2.OrderUpdate] = {}
         for number, result in zip(numbers, results, strict=True):
             order = _found(work, number)
+            if isinstance(result, Refused):
+                work.answers[number] = result
+                continue
             refused = refusal_in(result)
             if result.HasField("order"):
                 newest = updates.get(order.order_id)
@@ -271,6 +279,28 @@ class Intake:
             await self._store.update([change_from(update) for update in updates], flush=False)
         except (RefusedError, *DatabaseAway) as error:
             log.warning("left to the order events", error=str(error), updates=len(updates))
+
+    async def cancel_all(self, user_id: str, symbol: str, *, session: str = "") -> list[order_pb2.Order]:
+        """Cancel a user's open orders, in one market or ("") everywhere, of one session or ("") any.
+
+        Raises RefusedError; then some may be left.
+        """
+        command = command_pb2.CancelAll(user_id=user_id, symbol=symbol, session=session)
+        updates: list[order_events_pb2.OrderUpdate] = []
+        left = True
+        while left:
+            left = False
+            for result in await self._matcher.cancel_all(command):
+                if isinstance(result, Refused):
+                    raise RefusedError(result)
+                refused = refusal_in(result)
+                if refused is not None:
+                    raise RefusedError(refused)
+                await self.record_updates(result.cancelled)
+                updates += result.cancelled
+                left |= bool(result.left)
+        recorded = await self._store.by_ids([update.order_id for update in updates]) if updates else {}
+        return [apply_update(recorded[update.order_id], update) for update in updates if update.order_id in recorded]
 
     async def release(self, releases: Sequence[operation_pb2.ReleaseRequest]) -> None:
         """Free amounts. Raises RefusedError where the whole call failed.
@@ -320,14 +350,15 @@ def _key_reused(field: str) -> Refused:
 def _rejected(order: OrderRow, reason: Reason) -> StateChange:
     return StateChange(
         order.order_id, Status.REJECTED, reason, order.open_quantity, 0, 0, version=1, released=0,
-        updated_at=order.created_at,
+        updated_at=order.created_at, open_price=order.open_price, waiting=False,
+        open_stop_price=order.open_stop_price,
     )  # fmt: skip
 
 
 def _command(item: Item, order: OrderRow) -> command_pb2.Command:
     if isinstance(item, Place):
         return new_order_command(order)
-    named = {"order_id": order.order_id, "user_id": order.user_id, "symbol": order.request.symbol}
-    if item.quantity is None:
-        return command_pb2.Command(cancel=command_pb2.CancelOrder(**named))
-    return command_pb2.Command(reduce=command_pb2.ReduceOrder(**named, quantity=format_units(item.quantity)))
+    if item.amendment is None:
+        cancel = command_pb2.CancelOrder(order_id=order.order_id, user_id=order.user_id, symbol=order.request.symbol)
+        return command_pb2.Command(cancel=cancel)
+    return amend_command(order, item.amendment, reserved_total=item.reserved_total, only_less=item.only_less)

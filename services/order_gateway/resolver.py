@@ -1,8 +1,14 @@
 """Orders that stayed PENDING (their gateway died, or every try timed out) are resolved by asking, never by guessing.
 
 The matcher is told to tombstone the order: if it knows it, it answers with what became of it; if not, it will refuse it
-for ever. Then all that is reserved for it is released, and a Reserve that is still under way is kept out. Every step is
-idempotent, so that any number of gateways may do this side by side.
+for ever. Then all that is reserved for it is released, and a Reserve that is still under way is kept out.
+
+Orders that are open are swept through, a page at a time: the matcher is asked what became of them, so that one whose events
+were lost for good (a broker's disk, a day without a gateway) does not stay open in our record for ever.
+
+A change that was cut off between the wallet and the matcher is brought to its end.
+
+Every step is idempotent, so that any number of gateways may do this side by side.
 """
 
 import asyncio
@@ -12,7 +18,8 @@ from exchange.matcher.v1 import command_pb2
 from prometheus_client import Counter
 
 from libs.db.pool import DatabaseAway
-from libs.reasons import Reason, RefusedError
+from libs.reasons import Reason, Refused, RefusedError
+from services.order_gateway.amending import Amender
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.records import OrderRow
 from services.order_gateway.intake import Intake
@@ -21,19 +28,31 @@ from services.order_gateway.wire import close_request
 
 BATCH_MAX = 500
 EVERY_S = 2.0
+SWEEP_PAGE = 200
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 log = structlog.get_logger()
 RESOLVED = Counter("orders_resolved_total", "Orders that were stuck in PENDING", ["outcome"])
+SWEPT = Counter("orders_swept_total", "Open orders compared with the matcher's", ["outcome"])
 
 
 class Resolver:
-    """Looks for stuck orders now and then."""
+    """Looks for stuck orders now and then.
 
-    def __init__(self, *, store: OrderStore, matcher: MatcherClient, intake: Intake, after_s: float) -> None:
+    Those that are PENDING for `after_s` are resolved; open ones that have not changed for `sweep_after_s` are compared.
+    """
+
+    def __init__(
+        self, *, store: OrderStore, matcher: MatcherClient, intake: Intake, amender: Amender, after_s: float,
+        sweep_after_s: float,
+    ) -> None:  # fmt: skip
         self._store = store
         self._matcher = matcher
         self._intake = intake
+        self._amender = amender
         self._after_s = after_s
+        self._sweep_after_s = sweep_after_s
+        self._swept_until = _FIRST_ID
 
     async def run(self) -> None:
         """Resolve until cancelled."""
@@ -42,6 +61,9 @@ class Resolver:
                 stuck = await self._store.pending(self._after_s, BATCH_MAX)
                 if stuck:
                     await self.resolve(stuck)
+                for order in await self._store.amending(self._after_s, BATCH_MAX):
+                    await self._amender.resume(order)
+                await self.sweep()
             except (RefusedError, *DatabaseAway) as error:
                 log.warning("resolving waits", error=str(error))
             await asyncio.sleep(EVERY_S)
@@ -60,6 +82,9 @@ class Resolver:
         given_up = []
         updates = []
         for order, result in zip(stuck, results, strict=True):
+            if isinstance(result, Refused):
+                log.warning("resolving waits", order_id=order.order_id, refused=str(result))
+                continue
             if not result.HasField("order"):
                 log.error("cannot resolve", order_id=order.order_id, refusal=Reason(result.refusal).name)
                 continue
@@ -72,3 +97,30 @@ class Resolver:
             await self._intake.release(given_up)
         await self._intake.record_updates(updates)
         log.info("resolved stuck orders", orders=len(updates), given_up=len(given_up))
+
+    async def sweep(self) -> None:
+        """Compare the next page of open orders with the matcher's. Raises RefusedError, or what asyncpg raises."""
+        page = await self._store.live(after=self._swept_until, quiet_s=self._sweep_after_s, limit=SWEEP_PAGE)
+        self._swept_until = page[-1].order_id if len(page) == SWEEP_PAGE else _FIRST_ID
+        if not page:
+            return
+        results = await self._matcher.submit([
+            command_pb2.Command(
+                ask=command_pb2.AskOrder(order_id=order.order_id, user_id=order.user_id, symbol=order.request.symbol)
+            )
+            for order in page
+        ])  # fmt: skip
+        behind = []
+        for order, result in zip(page, results, strict=True):
+            if isinstance(result, Refused):
+                continue
+            if not result.HasField("order"):
+                log.error("an open order is not the matcher's", order_id=order.order_id)
+                SWEPT.labels("unknown").inc()
+            elif result.order.version > order.version:
+                log.warning("events of an order were lost", order_id=order.order_id, version=result.order.version)
+                SWEPT.labels("behind").inc()
+                behind.append(result.order)
+            else:
+                SWEPT.labels("equal").inc()
+        await self._intake.record_updates(behind)

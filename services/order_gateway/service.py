@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc, order_requests_pb2, trading_session_pb2
+from exchange.settlement.v1 import settlement_pb2
 
 from libs.batching import Batcher
 from libs.ids import new_id, parse_id, parse_text
@@ -15,18 +17,22 @@ from libs.paging import page_size
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import status_of
 from libs.rpc.server import current_caller
-from services.order_gateway.clients import MatcherClient
+from services.order_gateway.amending import Amender
+from services.order_gateway.clients import MatcherClient, SettlementClient
 from services.order_gateway.core.admission import Reservation, admit, needs_reference_price
-from services.order_gateway.core.records import OrderRow
-from services.order_gateway.intake import Answer, Change, Done, Item, Place
+from services.order_gateway.core.records import Amendment, OrderRow
+from services.order_gateway.intake import Answer, Change, Done, Intake, Item, Place
+from services.order_gateway.rates import OrderRate
+from services.order_gateway.sessions import Sessions
 from services.order_gateway.store import OrderStore
 from services.order_gateway.streams import OrderStreams
-from services.order_gateway.wire import apply_update, order_named, order_request, orders_message
+from services.order_gateway.wire import amendment_from, apply_update, order_named, order_request, orders_message
 
 ORDERS_PER_CALL_MAX = 500
 PAGE_DEFAULT = 100
 PAGE_MAX = 500
 SESSION_IN_FLIGHT_MAX = 1000
+_LIMITED = frozenset({"place", "amend", "reduce"})
 _AFTER_THE_LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
@@ -34,8 +40,23 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     """Speaks gRPC; decides nothing."""
 
     def __init__(
-        self, *, intake: Batcher[Item, Answer], store: OrderStore, matcher: MatcherClient, streams: OrderStreams
+        self,
+        *,
+        flow: Intake,
+        intake: Batcher[Item, Answer],
+        store: OrderStore,
+        matcher: MatcherClient,
+        streams: OrderStreams,
+        amender: Amender,
+        settlement: SettlementClient,
+        sessions: Sessions,
+        rate: OrderRate,
     ) -> None:
+        self._rate = rate
+        self._sessions = sessions
+        self._settlement = settlement
+        self._amender = amender
+        self._flow = flow
         self._intake = intake
         self._store = store
         self._matcher = matcher
@@ -46,6 +67,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     ) -> order_requests_pb2.PlaceOrderResponse:
         """See the proto."""
         del context
+        await self._admit_rate()
         done = _done(await self._intake.submit_one(await self._place(request)))
         return order_requests_pb2.PlaceOrderResponse(order=done.order, fills=done.fills)
 
@@ -59,6 +81,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         if len(request.orders) > ORDERS_PER_CALL_MAX:
             rule = f"at most {ORDERS_PER_CALL_MAX}"
             raise RefusedError(Refused(Reason.BATCH_TOO_LARGE, field="orders", rule=rule))
+        await self._admit_rate(len(request.orders))
         items: list[Place] = []
         answers: list[Answer | None] = []
         for order in request.orders:
@@ -80,11 +103,45 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         done = _done(await self._intake.submit_one(_cancel(request)))
         return order_requests_pb2.CancelOrderResponse(order=done.order)
 
+    async def CancelOrders(
+        self, request: order_requests_pb2.CancelOrdersRequest, context: Any
+    ) -> order_requests_pb2.CancelOrdersResponse:
+        """See the proto."""
+        del context
+        result = order_requests_pb2.CancelOrdersResponse.Result
+        if not request.order_ids:
+            symbol = symbol_name(parse_text(request.symbol, field="symbol", required=False))
+            cancelled = await self._flow.cancel_all(request.user_id, symbol)
+            return order_requests_pb2.CancelOrdersResponse(results=[result(order=order) for order in cancelled])
+        if request.symbol:
+            raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="symbol", rule="either order_ids or symbol"))
+        if len(request.order_ids) > ORDERS_PER_CALL_MAX:
+            rule = f"at most {ORDERS_PER_CALL_MAX}"
+            raise RefusedError(Refused(Reason.BATCH_TOO_LARGE, field="order_ids", rule=rule))
+        ids = [parse_id(order_id, field="order_ids") for order_id in request.order_ids]
+        answers = await self._intake.submit([Change(request.user_id, order_id, "", None) for order_id in ids])
+        return order_requests_pb2.CancelOrdersResponse(
+            results=[
+                result(order=answer.order) if isinstance(answer, Done) else result(error=status_of(answer))
+                for answer in answers
+            ]
+        )
+
+    async def AmendOrder(
+        self, request: order_requests_pb2.AmendOrderRequest, context: Any
+    ) -> order_requests_pb2.AmendOrderResponse:
+        """See the proto."""
+        del context
+        await self._admit_rate()
+        done = _done(await self._amender.amend(_amend(request)))
+        return order_requests_pb2.AmendOrderResponse(order=done.order)
+
     async def ReduceOrder(
         self, request: order_requests_pb2.ReduceOrderRequest, context: Any
     ) -> order_requests_pb2.ReduceOrderResponse:
         """See the proto."""
         del context
+        await self._admit_rate()
         done = _done(await self._intake.submit_one(_reduce(request)))
         return order_requests_pb2.ReduceOrderResponse(order=done.order)
 
@@ -135,29 +192,67 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     ) -> AsyncIterator[trading_session_pb2.TradingSessionResponse]:
         """See the proto."""
         del context
-        under_way: asyncio.Queue[_SessionAnswer | None] = asyncio.Queue(SESSION_IN_FLIGHT_MAX)
+        session = _Session()
 
         async def read() -> None:
             try:
                 async for request in requests:
-                    await under_way.put((request.request_id, await self._take(request)))
+                    answer = await self._take(request, session)
+                    session.note(answer)
+                    await session.under_way.put((request.request_id, answer))
             finally:
-                await under_way.put(None)
+                await session.under_way.put(None)
 
         reading = asyncio.create_task(read())
         try:
-            while (waiting := await under_way.get()) is not None:
-                yield await _session_response(*waiting)
+            while (waiting := await session.under_way.get()) is not None:
+                yield await _session_response(*waiting, session_id=session.session_id)
             await reading
         finally:
             reading.cancel()
+            if session.session_id:
+                self._sessions.leave(session.session_id, list(session.unanswered))
 
     async def ListSymbols(
         self, request: order_gateway_pb2.ListSymbolsRequest, context: Any
     ) -> order_gateway_pb2.ListSymbolsResponse:
         """See the proto."""
         del request, context
-        return order_gateway_pb2.ListSymbolsResponse(symbols=(await self._matcher.symbols()).symbols)
+        return order_gateway_pb2.ListSymbolsResponse(symbols=await self._matcher.symbols())
+
+    async def ListFills(
+        self, request: order_gateway_pb2.ListFillsRequest, context: Any
+    ) -> order_gateway_pb2.ListFillsResponse:
+        """See the proto."""
+        del context
+        question = settlement_pb2.ListFillsRequest()
+        question.CopyFrom(request.filter)
+        question.user_id = request.user_id
+        answer = await self._settlement.fills(question)
+        return order_gateway_pb2.ListFillsResponse(fills=answer.fills, next_page_token=answer.next_page_token)
+
+    async def GetFees(
+        self, request: order_gateway_pb2.GetFeesRequest, context: Any
+    ) -> order_gateway_pb2.GetFeesResponse:
+        """See the proto."""
+        del context
+        wanted = symbol_name(parse_text(request.symbol, field="symbol", required=False))
+        if wanted:
+            await self._matcher.filters(wanted)  # refuses a symbol that there is not
+        fee = order_gateway_pb2.GetFeesResponse.Fee
+        return order_gateway_pb2.GetFeesResponse(
+            fees=[
+                fee(symbol=symbol.symbol, maker_bps=symbol.maker_fee_bps, taker_bps=symbol.taker_fee_bps)
+                for symbol in await self._matcher.symbols()
+                if wanted in {"", symbol.symbol}
+            ]
+        )
+
+    async def _admit_rate(self, orders: int = 1) -> None:
+        """Cancels are never limited: who is in trouble must get out."""
+        caller = current_caller()
+        if not caller.is_service:
+            await self._rate.admit(caller.user_id, orders)
 
     async def _place(self, message: order_requests_pb2.PlaceOrderRequest) -> Place:
         """The order that is asked for, admitted. Raises RefusedError; then nothing was recorded."""
@@ -165,10 +260,10 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         client_order_id, request = order_request(message)
         filters = await self._matcher.filters(request.symbol)
         reference = await self._matcher.reference_price(request.symbol) if needs_reference_price(request) else 0
-        reservation = admit(request, filters, reference)
+        now = datetime.now(UTC)
+        reservation = admit(request, filters, reference, int(now.timestamp() * 1_000_000_000))
         if not isinstance(reservation, Reservation):
             raise RefusedError(reservation)
-        now = datetime.now(UTC)
         return Place(
             OrderRow(
                 order_id=new_id(),
@@ -185,20 +280,33 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
                 released=0,
                 created_at=now,
                 updated_at=now,
+                open_price=request.price,
             )
         )
 
-    async def _take(self, request: trading_session_pb2.TradingSessionRequest) -> "asyncio.Future[Sequence[Answer]]":
+    async def _take(
+        self, request: trading_session_pb2.TradingSessionRequest, session: "_Session"
+    ) -> "asyncio.Future[Sequence[Answer]]":
         """Put one request of a session into the intake's queue; a bad one is answered in its place."""
         try:
             item: Item
-            match request.WhichOneof("request"):
+            kind = request.WhichOneof("request")
+            if kind in _LIMITED:
+                await self._admit_rate()
+            first, session.begun = not session.begun, True
+            match kind:
+                case "options":
+                    return await self._begin(request.options, session, first=first)
                 case "place":
                     item = await self._place(request.place)
+                    if session.session_id and item.order.user_id == session.user_id:
+                        item = Place(replace(item.order, session=session.session_id))
                 case "cancel":
                     item = _cancel(request.cancel)
                 case "reduce":
                     item = _reduce(request.reduce)
+                case "amend":
+                    return asyncio.ensure_future(self._amend_in_session(_amend(request.amend)))
                 case _:
                     raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="request"))
             return self._intake.enqueue((item,))
@@ -207,17 +315,52 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
             refused.set_result((error.refused,))
             return refused
 
+    async def _begin(
+        self, options: trading_session_pb2.SessionOptions, session: "_Session", *, first: bool
+    ) -> "asyncio.Future[Sequence[Answer]]":
+        if not first:
+            raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="options", rule="only as the first request"))
+        user_id = current_caller().acting_for(options.user_id, field="options.user_id")
+        if options.cancel_on_disconnect:
+            session.user_id, session.session_id = user_id, await self._sessions.open(user_id)
+        begun: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
+        begun.set_result(())
+        return begun
+
+    async def _amend_in_session(self, item: Change) -> Sequence[Answer]:
+        return (await self._amender.amend(item),)
+
 
 _SessionAnswer = tuple[int, "asyncio.Future[Sequence[Answer]]"]
 
 
+class _Session:
+    """One TradingSession call: what is under way, and whose orders end with it."""
+
+    def __init__(self) -> None:
+        self.under_way: asyncio.Queue[_SessionAnswer | None] = asyncio.Queue(SESSION_IN_FLIGHT_MAX)
+        self.unanswered: set[asyncio.Future[Sequence[Answer]]] = set()
+        self.begun = False
+        self.user_id = ""
+        self.session_id = ""
+
+    def note(self, answer: "asyncio.Future[Sequence[Answer]]") -> None:
+        """Remember what was taken, until it is answered."""
+        self.unanswered.add(answer)
+        answer.add_done_callback(self.unanswered.discard)
+
+
 async def _session_response(
-    request_id: int, answers: "asyncio.Future[Sequence[Answer]]"
+    request_id: int, answers: "asyncio.Future[Sequence[Answer]]", *, session_id: str
 ) -> trading_session_pb2.TradingSessionResponse:
     try:
-        answer = (await answers)[0]
+        # Shielded: a session that is cut off leaves what it has under way to its end.
+        found = await asyncio.shield(answers)
     except RefusedError as error:
-        answer = error.refused
+        found = (error.refused,)
+    if not found:
+        return trading_session_pb2.TradingSessionResponse(request_id=request_id, session_id=session_id)
+    answer = found[0]
     if isinstance(answer, Refused):
         return trading_session_pb2.TradingSessionResponse(request_id=request_id, error=status_of(answer))
     return trading_session_pb2.TradingSessionResponse(request_id=request_id, order=answer.order, fills=answer.fills)
@@ -242,7 +385,14 @@ def _cancel(message: order_requests_pb2.CancelOrderRequest) -> Change:
     return Change(user_id, order_id, client_order_id, None)
 
 
+def _amend(message: order_requests_pb2.AmendOrderRequest) -> Change:
+    order_id, client_order_id = order_named(message)
+    user_id = current_caller().acting_for(message.user_id)
+    return Change(user_id, order_id, client_order_id, amendment_from(message))
+
+
 def _reduce(message: order_requests_pb2.ReduceOrderRequest) -> Change:
     user_id = current_caller().acting_for(message.user_id)
     order_id, client_order_id = order_named(message)
-    return Change(user_id, order_id, client_order_id, parse_units(message.quantity, field="quantity"))
+    amendment = Amendment(quantity=parse_units(message.quantity, field="quantity"))
+    return Change(user_id, order_id, client_order_id, amendment, only_less=True)

@@ -1,27 +1,30 @@
 """The orders table."""
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from libs.db.pool import Pool
-from libs.orders import OrderType, Side, Status, TimeInForce
+from libs.money import format_units, parse_units
+from libs.orders import Choice, OrderType, PostOnly, SelfTrade, Side, Status, TimeInForce
 from libs.reasons import Reason
-from services.order_gateway.core.admission import OrderRequest, Reservation
-from services.order_gateway.core.records import OrderRow
+from services.order_gateway.core.admission import PLAIN, OrderRequest, Reservation, Terms
+from services.order_gateway.core.records import Amendment, Intent, OrderRow
 
 _COLUMNS = """order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity, quote_amount,
     reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional, version, released,
-    created_at, updated_at"""
+    created_at, updated_at, terms, open_price, waiting, open_stop_price, amend, amends,
+    reserve_amount + reserved_extra AS reserved_total"""
 INSERT_PENDING = """
 INSERT INTO orders.orders (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity,
-    quote_amount, reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional,
-    version, released, created_at, updated_at)
-SELECT o.*, 1, 0, o.quantity, 0, 0, 0, 0, $13, $13
+    quote_amount, reserve_asset, reserve_amount, terms, open_price, open_stop_price, status, reason, open_quantity,
+    filled_quantity, filled_notional, version, released, created_at, updated_at)
+SELECT o.*, o.price, coalesce((o.terms ->> 'stop_price')::numeric, 0), 1, 0, o.quantity, 0, 0, 0, 0, $14, $14
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::smallint[], $7::smallint[],
-    $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::numeric[])
+    $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::numeric[], $13::jsonb[])
     AS o (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity, quote_amount,
-          reserve_asset, reserve_amount)
+          reserve_asset, reserve_amount, terms)
 ON CONFLICT (user_id, client_order_id) DO NOTHING
 RETURNING order_id
 """
@@ -47,16 +50,21 @@ SELECT_PENDING = f"""
 SELECT {_COLUMNS} FROM orders.orders WHERE status = 1 AND created_at < now() - $1 * interval '1 second'
 ORDER BY created_at LIMIT $2
 """
+SELECT_LIVE = f"""
+SELECT {_COLUMNS} FROM orders.orders
+WHERE status IN (2, 3) AND order_id > $1 AND updated_at < now() - $2 * interval '1 second' ORDER BY order_id LIMIT $3
+"""
 # Rows are locked in the order of their ids, so that the reply's update and the event's never deadlock. With
 # synchronous_commit off the change is visible to everybody at once and not yet flushed: the order events say the same and
 # are acknowledged only after a commit that is flushed, so that the caller need not wait for the disk a fourth time.
 UPDATE_STATES = """
 WITH u AS (
     SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::numeric[], $5::numeric[], $6::numeric[],
-        $7::bigint[], $8::integer[], $9::timestamptz[])
-    AS u (order_id, status, reason, open_quantity, filled_quantity, filled_notional, version, released, updated_at)
+        $7::bigint[], $8::integer[], $9::timestamptz[], $10::numeric[], $11::boolean[], $12::numeric[])
+    AS u (order_id, status, reason, open_quantity, filled_quantity, filled_notional, version, released, updated_at,
+          open_price, waiting, open_stop_price)
 ), setting AS MATERIALIZED (
-    SELECT set_config('synchronous_commit', $10, true) AS synchronous_commit
+    SELECT set_config('synchronous_commit', $13, true) AS synchronous_commit
 ), locked AS MATERIALIZED (
     SELECT u.* FROM orders.orders o JOIN u USING (order_id)
     WHERE o.version < u.version OR o.released < u.released
@@ -65,10 +73,28 @@ WITH u AS (
 UPDATE orders.orders o
 SET status = u.status, reason = u.reason, open_quantity = u.open_quantity, filled_quantity = u.filled_quantity,
     filled_notional = u.filled_notional, version = u.version, released = greatest(o.released, u.released),
-    updated_at = u.updated_at
+    updated_at = u.updated_at, open_price = u.open_price, waiting = u.waiting,
+    open_stop_price = u.open_stop_price
 FROM locked u, setting
 WHERE o.order_id = u.order_id AND (o.version < u.version OR o.version = u.version AND o.released < u.released)
 """
+
+
+# One intent at a time. The total is asked for once the wallet has it; a refusal takes the increase back.
+INTEND = f"""
+UPDATE orders.orders SET amend = $2, amend_at = now(), amends = amends + 1, reserved_extra = reserved_extra + $3
+WHERE order_id = $1 AND amend IS NULL AND status IN (2, 3) RETURNING {_COLUMNS}
+"""
+END_INTENT = """
+UPDATE orders.orders SET amend = NULL, amend_at = NULL, reserved_extra = reserved_extra - $3
+WHERE order_id = $1 AND amends = $2 AND amend IS NOT NULL
+"""
+SELECT_AMENDING = f"""
+SELECT {_COLUMNS} FROM orders.orders WHERE amend IS NOT NULL AND amend_at < now() - $1 * interval '1 second'
+ORDER BY amend_at LIMIT $2
+"""
+_AMOUNTS = frozenset({"stop_price", "stop_limit_price", "trail", "display_quantity"})
+_CHOICES: dict[str, type[PostOnly | SelfTrade]] = {"post_only": PostOnly, "self_trade": SelfTrade}
 
 
 class StateChange(NamedTuple):
@@ -83,6 +109,9 @@ class StateChange(NamedTuple):
     version: int
     released: int
     updated_at: datetime
+    open_price: int
+    waiting: bool
+    open_stop_price: int
 
 
 class Progress(NamedTuple):
@@ -133,6 +162,29 @@ class OrderStore:
         """Orders that have been PENDING for long, oldest first."""
         return [_order(row) for row in await self._pool.fetch(SELECT_PENDING, older_than_s, limit)]
 
+    async def live(self, *, after: str, quiet_s: float, limit: int) -> list[OrderRow]:
+        """Open orders with an id after this one that have not changed for a while, in the order of their ids."""
+        return [_order(row) for row in await self._pool.fetch(SELECT_LIVE, after, quiet_s, limit)]
+
+    async def intend(self, order_id: str, amendment: Amendment, increase: int) -> OrderRow | None:
+        """Record a change that needs money; None where the order is not open, or another such change is under way."""
+        stored = {
+            "price": format_units(amendment.price),
+            "quantity": None if amendment.quantity is None else format_units(amendment.quantity),
+            "stop_price": format_units(amendment.stop_price),
+            "increase": format_units(increase),
+        }
+        row = await self._pool.fetchrow(INTEND, order_id, json.dumps(stored), increase)
+        return None if row is None else _order(row)
+
+    async def end_intent(self, order_id: str, intent: Intent, *, taken_back: bool) -> None:
+        """The change is through, or (`taken_back`) its money was never had."""
+        await self._pool.execute(END_INTENT, order_id, intent.number, intent.increase if taken_back else 0)
+
+    async def amending(self, older_than_s: float, limit: int) -> list[OrderRow]:
+        """Orders with a change that has been under way for long, oldest first."""
+        return [_order(row) for row in await self._pool.fetch(SELECT_AMENDING, older_than_s, limit)]
+
     async def update(self, changes: Sequence[StateChange], *, flush: bool) -> None:
         """Bring rows up to these versions; what is newer already stays. `flush` waits until it is on disk."""
         columns = [list(column) for column in zip(*changes, strict=True)]
@@ -144,7 +196,7 @@ def _values(order: OrderRow) -> tuple[Any, ...]:
     return (
         order.order_id, order.user_id, order.client_order_id, request.symbol, request.side, request.type,
         request.time_in_force, request.price, request.quantity, request.quote_amount, order.reservation.asset,
-        order.reservation.amount,
+        order.reservation.amount, _terms_text(request.terms),
     )  # fmt: skip
 
 
@@ -157,6 +209,7 @@ def _order(row: Any) -> OrderRow:
         price=row["price"],
         quantity=row["quantity"],
         quote_amount=row["quote_amount"],
+        terms=PLAIN if row["terms"] is None else _terms(row["terms"]),
     )
     return OrderRow(
         order_id=str(row["order_id"]),
@@ -173,4 +226,44 @@ def _order(row: Any) -> OrderRow:
         released=row["released"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        open_price=row["open_price"],
+        waiting=row["waiting"],
+        open_stop_price=row["open_stop_price"],
+        intent=None if row["amend"] is None else _intent(row),
     )
+
+
+def _intent(row: Any) -> Intent:
+    stored = json.loads(row["amend"])
+    amendment = Amendment(
+        parse_units(stored["price"], field="price"),
+        None if stored["quantity"] is None else parse_units(stored["quantity"], field="quantity"),
+        parse_units(stored["stop_price"], field="stop_price"),
+    )
+    return Intent(row["amends"], amendment, parse_units(stored["increase"], field="increase"), row["reserved_total"])
+
+
+def _terms_text(terms: Terms) -> str | None:
+    """What differs from a plain order, as JSON; amounts as texts, since JSON's numbers are not exact everywhere."""
+    if terms is PLAIN or terms == PLAIN:
+        return None
+    given = {name: getattr(terms, name) for name in Terms.__slots__ if getattr(terms, name) != getattr(PLAIN, name)}
+    return json.dumps(
+        {
+            name: value.name if isinstance(value, Choice) else format_units(value) if name in _AMOUNTS else value
+            for name, value in given.items()
+        }
+    )
+
+
+def _terms(text: str) -> Terms:
+    stored = json.loads(text)
+    given: dict[str, Any] = {
+        name: _CHOICES[name][value]
+        if name in _CHOICES
+        else parse_units(value, field=name)
+        if name in _AMOUNTS
+        else value
+        for name, value in stored.items()
+    }
+    return Terms(**given)

@@ -1,6 +1,7 @@
 """Own updates for those who listen: order events, sorted by owner, into bounded queues."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -9,9 +10,10 @@ from exchange.common.v1 import order_pb2
 from prometheus_client import Gauge
 
 from libs.bus.consuming import MESSAGES_MAX
-from libs.bus.interface import Consumer
+from libs.bus.interface import BusAwayError, Consumer
 from libs.db.pool import DatabaseAway
 from libs.reasons import Reason, Refused, RefusedError
+from libs.seats import Seats
 from services.order_gateway.store import OrderStore
 from services.order_gateway.updates import newest_updates
 from services.order_gateway.wire import apply_update
@@ -25,8 +27,14 @@ SUBSCRIBERS = Gauge("order_stream_subscribers", "Open StreamOrders calls")
 
 class _Subscriber:
     def __init__(self) -> None:
-        self.updates: asyncio.Queue[order_pb2.Order] = asyncio.Queue(UPDATES_WAITING_MAX)
+        self.updates: asyncio.Queue[order_pb2.Order | None] = asyncio.Queue(UPDATES_WAITING_MAX)
         self.fell_behind = False
+
+    def end(self) -> None:
+        """Make it begin again; None wakes it."""
+        self.fell_behind = True
+        with contextlib.suppress(asyncio.QueueFull):
+            self.updates.put_nowait(None)
 
     def tell(self, order: order_pb2.Order) -> None:
         try:
@@ -41,9 +49,8 @@ class OrderStreams:
     def __init__(self, *, listener: Consumer, store: OrderStore, subscribers_max: int) -> None:
         self._listener = listener
         self._store = store
-        self._subscribers_max = subscribers_max
+        self._seats = Seats(subscribers_max, SUBSCRIBERS)
         self._by_user: dict[str, set[_Subscriber]] = {}
-        self._count = 0
 
     async def run(self) -> None:
         """Distribute until cancelled."""
@@ -61,7 +68,10 @@ class OrderStreams:
                     message = apply_update(order, wanted[order_id])
                     for subscriber in self._by_user.get(order.user_id, ()):
                         subscriber.tell(message)
-            await batch.acknowledge()
+            if not batch.messages:  # what came before is lost to us: who listens begins again, with a snapshot
+                self._end_all()
+            with contextlib.suppress(BusAwayError):  # then it begins anew, and says so
+                await batch.acknowledge()
 
     async def subscribe(self, user_id: str) -> AsyncIterator[tuple[order_pb2.Order, bool]]:
         """(order, is snapshot): the open orders, then every change.
@@ -77,29 +87,24 @@ class OrderStreams:
                 if subscriber.fell_behind:
                     raise RefusedError(Refused(Reason.OVERLOADED, detail={"retry_after_s": "1", "queue": "updates"}))
                 message = await subscriber.updates.get()
-                if message.version > told.get(message.order_id, -1):
+                if message is not None and message.version > told.get(message.order_id, -1):
                     told.pop(message.order_id, None)  # only the snapshot can overlap with what was queued meanwhile
                     yield message, False
 
     @contextmanager
     def _registered(self, user_id: str) -> Iterator[_Subscriber]:
-        if self._count >= self._subscribers_max:
-            raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {self._subscribers_max}"))
         subscriber = _Subscriber()
-        self._by_user.setdefault(user_id, set()).add(subscriber)
-        self._count += 1
-        SUBSCRIBERS.set(self._count)
-        try:
-            yield subscriber
-        finally:
-            self._count -= 1
-            SUBSCRIBERS.set(self._count)
-            remaining = self._by_user[user_id]
-            remaining.discard(subscriber)
-            if not remaining:
-                del self._by_user[user_id]
+        with self._seats.one():
+            self._by_user.setdefault(user_id, set()).add(subscriber)
+            try:
+                yield subscriber
+            finally:
+                remaining = self._by_user[user_id]
+                remaining.discard(subscriber)
+                if not remaining:
+                    del self._by_user[user_id]
 
     def _end_all(self) -> None:
         for subscribers in self._by_user.values():
             for subscriber in subscribers:
-                subscriber.fell_behind = True
+                subscriber.end()

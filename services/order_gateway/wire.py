@@ -11,16 +11,19 @@ from exchange.wallet.v1 import operation_pb2
 
 from libs.ids import parse_id, parse_text
 from libs.money import format_units, parse_optional, parse_positive, parse_units
-from libs.orders import OrderType, Side, Status, TimeInForce, symbol_name
+from libs.orders import OrderType, PostOnly, SelfTrade, Side, Status, TimeInForce, symbol_name
 from libs.reasons import Reason, Refused, RefusedError
-from services.order_gateway.core.admission import Filters, OrderRequest
-from services.order_gateway.core.records import OrderRow
+from libs.times import parse_time_ns
+from services.order_gateway.core.admission import PLAIN, Filters, OrderRequest, Terms
+from services.order_gateway.core.records import Amendment, Intent, OrderRow
 from services.order_gateway.store import StateChange
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIDES = {1: Side.BUY, 2: Side.SELL}
-_TYPES = {1: OrderType.LIMIT, 2: OrderType.MARKET}
-_TIMES = {1: TimeInForce.GTC, 2: TimeInForce.IOC}
+_TYPES = {item.value: item for item in OrderType}
+_TIMES = {item.value: item for item in TimeInForce}
+_POST_ONLY = {item.value: item for item in PostOnly}
+_SELF_TRADE = {0: SelfTrade.CANCEL_NEWEST, **{item.value: item for item in SelfTrade}}
 
 
 def order_request(message: order_requests_pb2.PlaceOrderRequest) -> tuple[str, OrderRequest]:
@@ -31,12 +34,12 @@ def order_request(message: order_requests_pb2.PlaceOrderRequest) -> tuple[str, O
     if message.side not in _SIDES:
         raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="side", rule="SIDE_BUY or SIDE_SELL"))
     if message.type not in _TYPES:
-        rule = "ORDER_TYPE_LIMIT or ORDER_TYPE_MARKET"
+        rule = "one of ORDER_TYPE_..."
         raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="type", rule=rule))
     kind = _TYPES[message.type]
-    time_in_force = message.time_in_force or (1 if kind is OrderType.LIMIT else 2)
+    time_in_force = message.time_in_force or (2 if kind is OrderType.MARKET else 1)
     if time_in_force not in _TIMES:
-        rule = "TIME_IN_FORCE_GTC or TIME_IN_FORCE_IOC"
+        rule = "one of TIME_IN_FORCE_..."
         raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="time_in_force", rule=rule))
     return client_order_id, OrderRequest(
         symbol=symbol_name(message.symbol),
@@ -46,11 +49,35 @@ def order_request(message: order_requests_pb2.PlaceOrderRequest) -> tuple[str, O
         price=parse_positive(message.price, field="price") if message.price else 0,
         quantity=parse_positive(message.quantity, field="quantity") if message.quantity else 0,
         quote_amount=parse_positive(message.quote_amount, field="quote_amount") if message.quote_amount else 0,
+        terms=_terms(message),
     )
 
 
+def _terms(message: order_requests_pb2.PlaceOrderRequest) -> Terms:
+    """What only some kinds of order have."""
+    if message.post_only not in _POST_ONLY:
+        raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="post_only", rule="one of POST_ONLY_..."))
+    if message.self_trade not in _SELF_TRADE:
+        raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="self_trade", rule="one of SELF_TRADE_..."))
+    amounts = {
+        field: parse_positive(getattr(message, field), field=field)
+        for field in ("stop_price", "stop_limit_price", "trail", "display_quantity")
+        if getattr(message, field)
+    }
+    terms = Terms(
+        **amounts,
+        trail_bps=message.trail_bps,
+        post_only=_POST_ONLY[message.post_only],
+        self_trade=_SELF_TRADE[message.self_trade],
+        expires_at_ns=(parse_time_ns(message.expires_at, field="expires_at") if message.HasField("expires_at") else 0),
+    )
+    return PLAIN if terms == PLAIN else terms
+
+
 def order_named(
-    message: order_requests_pb2.CancelOrderRequest | order_requests_pb2.ReduceOrderRequest,
+    message: order_requests_pb2.CancelOrderRequest
+    | order_requests_pb2.ReduceOrderRequest
+    | order_requests_pb2.AmendOrderRequest,
 ) -> tuple[str, str]:
     """(order id, client order id), exactly one of them given. Raises RefusedError."""
     if message.order_id:
@@ -62,6 +89,47 @@ def order_named(
         rule = "order_id or client_order_id"
         raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="order_id", rule=rule))
     return "", parse_text(message.client_order_id, field="client_order_id")
+
+
+def amendment_from(message: order_requests_pb2.AmendOrderRequest) -> Amendment:
+    """What is to change. Raises RefusedError; FIELD_REQUIRED where nothing is named."""
+    if not (message.price or message.quantity or message.stop_price):
+        rule = "price, quantity or stop_price"
+        raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="price", rule=rule))
+    return Amendment(
+        parse_positive(message.price, field="price") if message.price else 0,
+        parse_units(message.quantity, field="quantity") if message.quantity else None,
+        parse_positive(message.stop_price, field="stop_price") if message.stop_price else 0,
+    )
+
+
+def amend_command(
+    order: OrderRow, amendment: Amendment, *, reserved_total: int = 0, only_less: bool = False
+) -> command_pb2.Command:
+    """A change as the matcher wants it."""
+    return command_pb2.Command(
+        amend=command_pb2.AmendOrder(
+            order_id=order.order_id,
+            user_id=order.user_id,
+            symbol=order.request.symbol,
+            price=format_units(amendment.price) if amendment.price else "",
+            quantity="" if amendment.quantity is None else format_units(amendment.quantity),
+            stop_price=format_units(amendment.stop_price) if amendment.stop_price else "",
+            reserved_total=format_units(reserved_total) if reserved_total else "",
+            only_less=only_less,
+        )
+    )
+
+
+def increase_request(order: OrderRow, intent: Intent) -> operation_pb2.IncreaseReservationRequest:
+    """What the wallet must hold more."""
+    return operation_pb2.IncreaseReservationRequest(
+        user_id=order.user_id,
+        asset=order.reservation.asset,
+        amount=format_units(intent.increase),
+        order_id=order.order_id,
+        key=f"{order.order_id}/increase/{intent.number}",
+    )
 
 
 def filters_from(symbol: symbol_pb2.Symbol) -> Filters:
@@ -92,8 +160,21 @@ def new_order_command(order: OrderRow) -> command_pb2.Command:
         price=format_units(request.price) if request.price else "",
         quantity=format_units(request.quantity) if request.quantity else "",
         reserved=format_units(order.reservation.amount),
+        session=order.session,
     )
+    if request.terms is not PLAIN:
+        _put_terms(new_order, request.terms)
+        new_order.expires_at_ns = request.terms.expires_at_ns
     return command_pb2.Command(new_order=new_order)
+
+
+def _put_terms(message: command_pb2.NewOrder | order_pb2.Order, terms: Terms) -> None:
+    for field in ("stop_price", "stop_limit_price", "trail", "display_quantity"):
+        if getattr(terms, field):
+            setattr(message, field, format_units(getattr(terms, field)))
+    message.trail_bps = terms.trail_bps
+    message.post_only = terms.post_only.value  # type: ignore[assignment]  # twins, kept equal by a test
+    message.self_trade = terms.self_trade.value  # type: ignore[assignment]  # twins, kept equal by a test
 
 
 def reserve_request(order: OrderRow) -> operation_pb2.ReserveRequest:
@@ -147,6 +228,9 @@ def change_from(update: order_events_pb2.OrderUpdate) -> StateChange:
         version=update.version,
         released=len(update.releases),
         updated_at=_EPOCH + timedelta(microseconds=update.updated_at_ns // 1000),
+        open_price=parse_optional(update.price, field="price"),
+        waiting=update.waiting,
+        open_stop_price=parse_optional(update.stop_price, field="stop_price"),
     )
 
 
@@ -161,11 +245,18 @@ def apply_update(order: OrderRow, update: order_events_pb2.OrderUpdate | None) -
         side=request.side.value,  # type: ignore[arg-type]  # twins, kept equal by a test
         type=request.type.value,  # type: ignore[arg-type]  # twins, kept equal by a test
         time_in_force=request.time_in_force.value,  # type: ignore[arg-type]  # twins, kept equal by a test
-        price=format_units(request.price) if request.price else "",
         quote_amount=format_units(request.quote_amount) if request.quote_amount else "",
     )
+    if request.terms is not PLAIN:
+        _put_terms(message, request.terms)
+        if request.terms.expires_at_ns:
+            message.expires_at.FromNanoseconds(request.terms.expires_at_ns)
     message.created_at.FromDatetime(order.created_at)
     if update is None or update.version <= order.version:
+        message.price = format_units(order.open_price) if order.open_price else ""
+        message.waiting = order.waiting
+        if order.open_stop_price:
+            message.stop_price = format_units(order.open_stop_price)
         message.quantity = format_units(order.open_quantity) if request.quantity else ""
         message.filled_quantity = format_units(order.filled_quantity)
         message.filled_notional = format_units(order.filled_notional)
@@ -174,6 +265,10 @@ def apply_update(order: OrderRow, update: order_events_pb2.OrderUpdate | None) -
         message.version = order.version
         message.updated_at.FromDatetime(order.updated_at)
         return message
+    message.price = update.price
+    message.waiting = update.waiting
+    if update.stop_price:
+        message.stop_price = update.stop_price
     message.quantity = update.quantity or (format_units(order.open_quantity) if request.quantity else "")
     message.filled_quantity = update.filled_quantity
     message.filled_notional = update.filled_notional

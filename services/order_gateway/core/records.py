@@ -9,6 +9,28 @@ from services.order_gateway.core.admission import OrderRequest, Reservation
 
 
 @dataclass(frozen=True, slots=True)
+class Amendment:
+    """What an owner wants changed: prices of 0 and a quantity of None stay as they are."""
+
+    price: int = 0
+    quantity: int | None = None
+    stop_price: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A change that needs more money, recorded before the wallet is asked for it.
+
+    `increase` is what is asked for, `reserved_total` all that was ever asked for the order, this included.
+    """
+
+    number: int
+    amendment: Amendment
+    increase: int
+    reserved_total: int
+
+
+@dataclass(frozen=True, slots=True)
 class OrderRow:
     """An order as it is recorded."""
 
@@ -26,3 +48,8 @@ class OrderRow:
     released: int
     created_at: datetime
     updated_at: datetime
+    open_price: int = 0
+    waiting: bool = False
+    open_stop_price: int = 0
+    intent: Intent | None = None
+    session: str = ""  # it is cancelled with this session; not recorded

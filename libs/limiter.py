@@ -1,0 +1,38 @@
+"""How often somebody may do something: counted in Redis, shared by all processes; by each alone while Redis is away."""
+
+import math
+
+import limits
+import limits.aio
+import structlog
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from prometheus_client import Counter
+
+AWAY = Counter("rate_limit_unavailable_total", "Limits that a process checked alone because Redis was away")
+
+log = structlog.get_logger()
+
+
+class SharedLimit:
+    """`per_s` in the long run; `burst` may come in `burst / per_s` seconds. Limits protect from load, not money."""
+
+    def __init__(self, name: str, *, per_s: int, burst: int, redis_url: str) -> None:
+        window_s = max(1, math.ceil(burst / per_s))
+        self.item = limits.RateLimitItemPerSecond(per_s * window_s, window_s)
+        storage = limits.aio.storage.RedisStorage(f"async+{redis_url}", implementation="redispy", key_prefix=name)
+        self._shared = SlidingWindowCounterRateLimiter(storage)
+        self._alone = SlidingWindowCounterRateLimiter(limits.aio.storage.MemoryStorage())
+
+    async def hit(self, who: str, *, cost: int = 1) -> tuple[bool, int]:
+        """Whether it is within the limit, which then is used up by that much; and what is left of it."""
+        try:
+            return await self._hit(self._shared, who, cost)
+        except Exception as error:  # noqa: BLE001 - whatever the storage raises, trading goes on
+            AWAY.inc()
+            log.warning("a limit is checked without Redis", error=f"{type(error).__name__}: {error}")
+            return await self._hit(self._alone, who, cost)
+
+    async def _hit(self, limiter: SlidingWindowCounterRateLimiter, who: str, cost: int) -> tuple[bool, int]:
+        admitted = await limiter.hit(self.item, who, cost=cost)
+        stats = await limiter.get_window_stats(self.item, who)
+        return admitted, stats.remaining

@@ -1,0 +1,168 @@
+"""Orders that end with their session, however it ends."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from exchange.common.v1 import order_pb2
+from exchange.gateway.v1 import order_gateway_pb2_grpc, trading_session_pb2
+
+from cli.processes import free_port
+from libs.ids import new_id
+from libs.rpc.client import open_channel
+from tests.support.engine import Engine, order_from, running, stack_on
+from tests.support.servers import Servers
+from tests.support.trading import until
+
+ROOT = Path(__file__).resolve().parents[2]
+Request = trading_session_pb2.TradingSessionRequest
+CANCELLED, OPEN = order_pb2.ORDER_STATUS_CANCELLED, order_pb2.ORDER_STATUS_OPEN
+
+
+class Session:
+    """A client's side of one call."""
+
+    def __init__(self, gateway, user: str, metadata) -> None:
+        self.user = user
+        self._call = gateway.TradingSession(metadata=metadata)
+        self._number = 0
+
+    async def ask(self, **request) -> trading_session_pb2.TradingSessionResponse:
+        self._number += 1
+        await self._call.write(Request(request_id=self._number, **request))
+        answer = await self._call.read()
+        assert answer.request_id == self._number
+        return answer
+
+    async def begin(self, *, cancel: bool = True) -> str:
+        options = trading_session_pb2.SessionOptions(user_id=self.user, cancel_on_disconnect=cancel)
+        return (await self.ask(options=options)).session_id
+
+    async def place(self, text: str, symbol: str = "BTC/USDT") -> order_pb2.Order:
+        request = order_from(text, user_id=self.user, symbol=symbol, client_order_id=new_id())
+        return (await self.ask(place=request)).order
+
+    async def finish(self) -> None:
+        await self._call.done_writing()
+        assert await self._call.read() is grpc.aio.EOF
+
+    def break_off(self) -> None:
+        self._call.cancel()
+
+
+def session(engine: Engine, user: str, gateway=None) -> Session:
+    return Session(gateway or engine.gateway, user, engine.service)
+
+
+async def until_cancelled(engine: Engine, *orders: order_pb2.Order) -> None:
+    async def all_cancelled() -> bool:
+        return {(await engine.order(order)).status for order in orders} == {CANCELLED}
+
+    await until(all_cancelled, timeout_s=40)
+
+
+@pytest.mark.parametrize("end", ["finish", "break_off"])
+async def test_the_orders_of_a_session_end_with_it_and_no_others(engine: Engine, end: str) -> None:
+    user = await engine.user(USDT="1000")
+    apart = (await engine.place(user, "BUY 0.1 @ 100")).order
+    mine = session(engine, user)
+    assert await mine.begin()
+    orders = [
+        await mine.place(f"BUY 0.1 @ {price}", symbol) for price, symbol in ((101, "BTC/USDT"), (102, "BNB/USDT"))
+    ]
+    assert {order.status for order in orders} == {OPEN}
+    outcome = getattr(mine, end)()
+    if outcome is not None:
+        await outcome
+    await until_cancelled(engine, *orders)
+    assert (await engine.order(apart)).status == OPEN
+    assert (await engine.quiet()).clean
+    assert (await engine.balances(user))["USDT"] == ("990", "10")
+    rows = await engine.query("SELECT count(*) AS n FROM orders.sessions WHERE user_id = $1", user)
+    assert rows[0]["n"] == 0
+    await engine.cancel(apart)
+
+
+async def test_a_session_that_does_not_ask_for_it_leaves_its_orders(engine: Engine) -> None:
+    user = await engine.user(USDT="1000")
+    plain = session(engine, user)
+    assert not await plain.begin(cancel=False)
+    order = await plain.place("BUY 0.1 @ 100")
+    await plain.finish()
+    await asyncio.sleep(0.5)
+    assert (await engine.order(order)).status == OPEN
+    await engine.cancel(order)
+
+
+async def test_options_come_first_and_are_for_nobody_else(engine: Engine) -> None:
+    user = await engine.user(USDT="1000")
+    late = session(engine, user)
+    await late.place("BUY 0.1 @ 100 IOC")
+    refused = await late.ask(options=trading_session_pb2.SessionOptions(user_id=user))
+    assert "FIELD_NOT_ALLOWED field=options" in refused.error.message
+    await late.finish()
+    other = Session(engine.gateway, user, engine.as_caller(new_id()))
+    refused = await other.ask(options=trading_session_pb2.SessionOptions(user_id=user, cancel_on_disconnect=True))
+    assert "OTHER_USER" in refused.error.message
+    await other.finish()
+
+
+async def test_what_was_sent_last_does_not_slip_through(engine: Engine) -> None:
+    user = await engine.user(USDT="100000")
+    quick = session(engine, user)
+    await quick.begin()
+    for number in range(60):
+        request = order_from(
+            f"BUY 0.1 @ {100 + number}", user_id=user, symbol="BTC/USDT", client_order_id=f"last-{number}"
+        )
+        await quick._call.write(Request(request_id=number + 2, place=request))
+    quick.break_off()
+
+    async def nothing_is_open() -> bool:
+        rows = await engine.query(
+            "SELECT (SELECT count(*) FROM orders.sessions WHERE user_id = $1) + "
+            "(SELECT count(*) FROM orders.orders WHERE user_id = $1 AND status IN (1, 2, 3)) AS n", user
+        )  # fmt: skip
+        return rows[0]["n"] == 0
+
+    await until(nothing_is_open)
+    assert (await engine.balances(user))["USDT"] == ("100000", "0")
+
+
+async def test_when_a_gateway_dies_another_ends_its_sessions(servers: Servers, tmp_path: Path) -> None:
+    dsn = servers.new_database()
+    async with running(stack_on(servers, tmp_path, dsn)) as engine:
+        port = free_port()
+        environment = {
+            **os.environ, **engine.stack.environment, "TRADE_ENGINE_GATEWAY_PORT": str(port),
+            "TRADE_ENGINE_GATEWAY_METRICS_PORT": "0",
+        }  # fmt: skip
+        doomed = start_gateway(environment, tmp_path / "doomed.log")
+        try:
+            user = await engine.user(USDT="1000")
+            async with open_channel(f"127.0.0.1:{port}") as channel:
+                await asyncio.wait_for(channel.channel_ready(), 30)
+                theirs = session(engine, user, order_gateway_pb2_grpc.OrderGatewayServiceStub(channel))
+                await theirs.begin()
+                order = await theirs.place("BUY 0.1 @ 100")
+                doomed.kill()
+                doomed.wait()
+                await until_cancelled(engine, order)
+                theirs.break_off()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                doomed.kill()
+        assert (await engine.balances(user))["USDT"] == ("1000", "0")
+    servers.drop_database(dsn)
+
+
+def start_gateway(environment: dict[str, str], path: Path) -> subprocess.Popen:
+    with path.open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "services.order_gateway"], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
