@@ -11,11 +11,12 @@ from libs.config import Edge
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import admit
 from services.edge.backends import GATEWAY, SERVICES, Backends
-from services.edge.books import BookFeeds, BookSocket
+from services.edge.feeds import Feeds
 from services.edge.health import Readiness
 from services.edge.middleware import Chain, json_response, read_body
 from services.edge.problems import problem
 from services.edge.routes import Match, RouteTable
+from services.edge.sockets import MarketSocket
 from services.edge.transcoding import request_from, response_json
 
 _POLICY_VIOLATION = 1008
@@ -61,7 +62,7 @@ class Api:
 def build_app(*, settings: Edge, chain: Chain, backends: Backends, readiness: Readiness) -> Starlette:
     """The application; it opens nothing and owns nothing."""
     api = Api(settings=settings, backends=backends)
-    feeds = BookFeeds(backends)
+    feeds = Feeds(backends)
     open_sockets: set[WebSocket] = set()
 
     async def live(request: Request) -> Response:
@@ -80,7 +81,7 @@ def build_app(*, settings: Edge, chain: Chain, backends: Backends, readiness: Re
             return
         open_sockets.add(socket)
         try:
-            await BookSocket(socket, feeds).run()
+            await MarketSocket(socket, feeds).run()
         finally:
             open_sockets.discard(socket)
 

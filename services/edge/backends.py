@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from exchange.gateway.v1 import order_gateway_pb2
+from exchange.market_data.v1 import market_data_pb2
 from exchange.matcher.v1 import matcher_pb2
 from exchange.settlement.v1 import settlement_pb2
 from exchange.wallet.v1 import wallet_pb2
@@ -26,8 +27,9 @@ from libs.rpc.server import REQUEST_ID
 GATEWAY = order_gateway_pb2.DESCRIPTOR.services_by_name["OrderGatewayService"]
 MATCHER = matcher_pb2.DESCRIPTOR.services_by_name["MatcherService"]
 SETTLEMENT = settlement_pb2.DESCRIPTOR.services_by_name["SettlementService"]
+MARKET_DATA = market_data_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
 WALLET = wallet_pb2.DESCRIPTOR.services_by_name["WalletService"]
-SERVICES: tuple[ServiceDescriptor, ...] = (GATEWAY, MATCHER, SETTLEMENT, WALLET)
+SERVICES: tuple[ServiceDescriptor, ...] = (GATEWAY, MATCHER, SETTLEMENT, MARKET_DATA, WALLET)
 _HEALTH_TIMEOUT_S = 2.0
 
 
@@ -41,6 +43,7 @@ class Backends:
             GATEWAY.full_name: open_channel(settings.gateway.target()),
             MATCHER.full_name: open_channel(settings.matcher.target()),
             SETTLEMENT.full_name: open_channel(settings.settlement.target()),
+            MARKET_DATA.full_name: open_channel(settings.marketdata.target()),
             WALLET.full_name: open_channel(settings.wallet.target()),
         }
         self._methods: dict[str, Any] = {}

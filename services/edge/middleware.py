@@ -1,13 +1,9 @@
 """What happens to every request before its handler, outermost first: recovery, request id, body limit, rate limit."""
 
 import json
-import math
 from collections.abc import Awaitable, Callable
 
-import limits
-import limits.aio
 import structlog
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +11,7 @@ from starlette.responses import Response
 from libs.config import Edge
 from libs.identity import Caller, TokenVerifier
 from libs.ids import new_id
+from libs.limiter import SharedLimit
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import authenticate
 from libs.rpc.server import REQUEST_ID
@@ -26,34 +23,20 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 log = structlog.get_logger()
 REQUESTS = Counter("http_requests_total", "Answered requests", ["method", "status"])
-LIMITS_AWAY = Counter("rate_limit_unavailable_total", "Requests let through because Redis was away")
 
 
 class RateLimit:
-    """Requests per second of a user, or of an address where nobody is named; shared by all edges through Redis.
-
-    `rate_burst` requests may come in `rate_burst / rate_per_s` seconds. While Redis is away requests pass, and a metric
-    counts them: limits protect from load, they do not guard money.
-    """
+    """Requests per second of a user, or of an address where nobody is named; shared by all edges."""
 
     def __init__(self, settings: Edge, redis_url: str) -> None:
-        storage = limits.aio.storage.RedisStorage(f"async+{redis_url}", implementation="redispy", key_prefix="edge")
-        self._limiter = SlidingWindowCounterRateLimiter(storage)
-        window_s = max(1, math.ceil(settings.rate_burst / settings.rate_per_s))
-        self._item = limits.RateLimitItemPerSecond(settings.rate_per_s * window_s, window_s)
+        self._limit = SharedLimit("edge", per_s=settings.rate_per_s, burst=settings.rate_burst, redis_url=redis_url)
 
     async def check(self, who: str) -> dict[str, str]:
         """Headers that tell where the caller stands. Raises RefusedError(RATE_LIMITED)."""
-        try:
-            admitted = await self._limiter.hit(self._item, who)
-            stats = await self._limiter.get_window_stats(self._item, who)
-        except Exception as error:  # noqa: BLE001 - whatever the storage raises, trading goes on
-            LIMITS_AWAY.inc()
-            log.warning("rate limits are not checked", error=f"{type(error).__name__}: {error}")
-            return {}
+        admitted, remaining = await self._limit.hit(who)
         if not admitted:
-            raise RefusedError(Refused(Reason.RATE_LIMITED, rule=f"{self._item}", detail={"retry_after_s": "1"}))
-        return {"ratelimit-limit": str(self._item.amount), "ratelimit-remaining": str(stats.remaining)}
+            raise RefusedError(Refused(Reason.RATE_LIMITED, rule=f"{self._limit.item}", detail={"retry_after_s": "1"}))
+        return {"ratelimit-limit": str(self._limit.item.amount), "ratelimit-remaining": str(remaining)}
 
 
 class Chain:

@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from libs.reasons import Reason, Refused, RefusedError
 from services.edge.routes import Match
 
+# Messages that proto3 JSON writes as a text, so that they may stand in a query, too.
+_TEXTS_IN_JSON = {f"google.protobuf.{name}" for name in ("Timestamp", "Duration", "FieldMask")}
 _TRUE_OR_FALSE = {"true": True, "false": False}
 
 
@@ -79,7 +81,7 @@ def _put(content: dict[str, Any], descriptor: Descriptor, name: str, value: str)
         descriptor = field.message_type
         content = content.setdefault(field.name, {})
     field = _field(descriptor, last, name)
-    if field.message_type is not None:
+    if field.message_type is not None and field.message_type.full_name not in _TEXTS_IN_JSON:
         raise _unknown(name)
     parsed = _scalar(field, value)
     if field.is_repeated:

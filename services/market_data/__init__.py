@@ -1,0 +1,1 @@
+"""Tickers and candles for readers: one stream of settled trades per market in, any number of readers out."""

@@ -1,0 +1,1 @@
+"""What trades make of a market: candles and tickers, pure."""

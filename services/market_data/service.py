@@ -1,0 +1,85 @@
+"""Market data's gRPC face."""
+
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from exchange.market_data.v1 import market_data_pb2, market_data_pb2_grpc
+
+from libs.orders import symbol_name
+from libs.paging import page_size
+from libs.times import parse_time
+from services.market_data.core.chart import Candle, Chart
+from services.market_data.follower import Follower
+from services.market_data.store import CandleStore
+from services.market_data.streams import MarketStreams
+from services.market_data.wire import candle_message, interval_from, ticker_message
+
+PAGE_DEFAULT = 100
+PAGE_MAX = 1000
+_START = datetime.min.replace(tzinfo=UTC)
+_END = datetime.max.replace(tzinfo=UTC)
+
+
+class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
+    """Speaks gRPC; decides nothing."""
+
+    def __init__(self, *, follower: Follower, store: CandleStore, streams: MarketStreams) -> None:
+        self._follower = follower
+        self._store = store
+        self._streams = streams
+
+    async def ListTickers(
+        self, request: market_data_pb2.ListTickersRequest, context: Any
+    ) -> market_data_pb2.ListTickersResponse:
+        """See the proto."""
+        del context
+        now_ns = time.time_ns()
+        symbol = symbol_name(request.symbol)
+        charts: dict[str, Chart] = {symbol: self._streams.chart(symbol)} if symbol else self._follower.charts
+        return market_data_pb2.ListTickersResponse(
+            tickers=[ticker_message(name, chart, now_ns) for name, chart in sorted(charts.items())]
+        )
+
+    async def ListCandles(
+        self, request: market_data_pb2.ListCandlesRequest, context: Any
+    ) -> market_data_pb2.ListCandlesResponse:
+        """See the proto."""
+        del context
+        symbol, interval = symbol_name(request.symbol), interval_from(request.interval)
+        chart = self._streams.chart(symbol)
+        size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
+        since = parse_time(request.from_time, field="from_time") if request.HasField("from_time") else _START
+        until = parse_time(request.until_time, field="until_time") if request.HasField("until_time") else _END
+        stored = await self._store.candles(symbol, interval, since=since, until=until, limit=size)
+        # What the store does not have yet is in memory; of a candle that both have, the one that has seen more.
+        fresh = [candle for kind, candle in (*chart.finished, *chart.current.items()) if kind is interval]
+        inside = [candle for candle in fresh if since.timestamp() <= candle.opened_s < until.timestamp()]
+        found: dict[int, Candle] = {candle.opened_s: candle for candle in stored}
+        for candle in inside:
+            known = found.get(candle.opened_s)
+            if known is None or known.last_sequence < candle.last_sequence:
+                found[candle.opened_s] = candle
+        newest_first = sorted(found.values(), key=lambda candle: -candle.opened_s)[:size]
+        return market_data_pb2.ListCandlesResponse(
+            candles=[candle_message(symbol, interval, candle) for candle in newest_first]
+        )
+
+    async def StreamTickers(
+        self, request: market_data_pb2.StreamTickersRequest, context: Any
+    ) -> AsyncIterator[market_data_pb2.StreamTickersResponse]:
+        """See the proto."""
+        del context
+        symbol = symbol_name(request.symbol)
+        async for chart in self._streams.tickers(symbol):
+            yield market_data_pb2.StreamTickersResponse(ticker=ticker_message(symbol, chart, time.time_ns()))
+
+    async def StreamCandles(
+        self, request: market_data_pb2.StreamCandlesRequest, context: Any
+    ) -> AsyncIterator[market_data_pb2.StreamCandlesResponse]:
+        """See the proto."""
+        del context
+        symbol, interval = symbol_name(request.symbol), interval_from(request.interval)
+        async for candle in self._streams.candles(symbol, interval):
+            yield market_data_pb2.StreamCandlesResponse(candle=candle_message(symbol, interval, candle))
