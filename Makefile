@@ -23,10 +23,24 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py $(shell find protos -n
 protos: install ## Compile the protos again
 	$(BIN)/python hatch_build.py
 
+.PHONY: definitions
+definitions: install ## Write deploy/rabbitmq/definitions.json from the code
+	$(BIN)/python -m cli.definitions
+
+.PHONY: configuration
+configuration: install ## Write docs/configuration.md and config/config.example.yaml from the code
+	$(BIN)/python -m cli.configuration
+
+.PHONY: dashboards
+dashboards: install ## Write the Grafana dashboard from the code
+	$(BIN)/python -m cli.dashboards
+
 .PHONY: lock
 lock: ## Pin the newest versions in requirements.lock (needs uv: it is in .venv)
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--constraint requirements.lock pyproject.toml -o requirements-runtime.lock
 
 .PHONY: up
 up: install ## Run the whole engine in the foreground (Ctrl-C stops it)
@@ -80,6 +94,46 @@ imports: install ## Check the import contracts
 .PHONY: protos-lint
 protos-lint: install ## Lint the protos (buf)
 	$(BIN)/buf lint
+
+.PHONY: chaos
+chaos: install ## Break things under load, round by round, and prove that nothing is lost or doubled (SEED=1 ROUNDS=20)
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),20)
+
+.PHONY: campaign-core
+campaign-core: install ## One long stream of commands through the engine and the obvious book (COMMANDS=1000000 SEED=1)
+	$(BIN)/python -m tests.campaign.core --commands $(or $(COMMANDS),1000000) --seed $(or $(SEED),1)
+
+.PHONY: bench-wallet
+bench-wallet: install ## Measure the ledger beside pgbench; writes bench/results/wallet.json (SECONDS_EACH=5)
+	$(BIN)/python -m bench.wallet --seconds $(or $(SECONDS_EACH),5)
+
+.PHONY: bench-core
+bench-core: install ## Measure the matching core alone; writes bench/results/core.json (MESSAGES=200000)
+	$(BIN)/python -m bench.core --messages $(or $(MESSAGES),200000)
+
+.PHONY: bench-settlement
+bench-settlement: install ## Measure trades through RabbitMQ into the ledger; writes bench/results/settlement.json
+	$(BIN)/python -m bench.settlement
+
+.PHONY: bench-recovery
+bench-recovery: install ## Measure a matcher's start after a million commands; writes bench/results/recovery.json
+	$(BIN)/python -m bench.recovery --commands $(or $(COMMANDS),1000000)
+
+.PHONY: bench-audit
+bench-audit: install ## Measure an audit; writes bench/results/audit.json (ENTRIES=10000000)
+	$(BIN)/python -m bench.audit --entries $(or $(ENTRIES),10000000)
+
+.PHONY: backup
+backup: install ## Save the database of the engine that runs here (FILE=backup.dump)
+	$(BIN)/trade-engine backup $(or $(FILE),backup.dump)
+
+.PHONY: restore
+restore: install ## Bring a saved database back into the new one at TRADE_ENGINE_DATABASE_DSN (FILE=backup.dump)
+	$(BIN)/trade-engine restore $(or $(FILE),backup.dump)
+
+.PHONY: health
+health: install ## Tell which services of the engine that runs here serve
+	$(BIN)/trade-engine health
 
 .PHONY: clean
 clean: ## Remove what was built and cached; leaves var/, where `make up` keeps its data

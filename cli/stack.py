@@ -1,7 +1,6 @@
 """Runs the whole engine as processes of this machine: embedded servers where none are configured, migrations, services."""
 
 import contextlib
-import http.client
 import json
 import os
 import secrets
@@ -17,17 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from cli.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
+from cli.health import SERVICES, is_healthy
 from cli.processes import end_process, free_port
 from libs.config import Settings, load_settings
 from libs.runtime import SUPERVISOR_PID
 
-SERVICES = ("wallet", "matcher", "settlement", "order_gateway", "edge")
-# Section of the settings where it is not the service's name.
-_SECTIONS = {"order_gateway": "gateway"}
 START_TIMEOUT_S = 60.0
 _ENVIRONMENT_FILE = "environment.json"
 STOP_TIMEOUT_S = 15.0
@@ -66,7 +60,6 @@ class Stack:
         self._postgres: EmbeddedPostgres | None = None
         self._redis: EmbeddedRedis | None = None
         self._services: dict[str, _Running] = {}
-        self._paused: set[str] = set()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -146,9 +139,17 @@ class Stack:
             "matcher (gRPC)": settings.matcher.target(),
             "settlement (gRPC)": settings.settlement.target(),
             "wallet (gRPC)": settings.wallet.target(),
+            "market data (gRPC)": settings.marketdata.target(),
             "metrics (Prometheus)": ", ".join(
                 f"{part.host}:{part.metrics_port}"
-                for part in (settings.edge, settings.gateway, settings.matcher, settings.settlement, settings.wallet)
+                for part in (
+                    settings.edge,
+                    settings.gateway,
+                    settings.matcher,
+                    settings.settlement,
+                    settings.wallet,
+                    settings.marketdata,
+                )
                 if part.metrics_port
             ),
             "PostgreSQL": _without_password(settings.database.dsn.get_secret_value()),
@@ -174,21 +175,16 @@ class Stack:
             log.close()
         with self._lock:
             self._services[name] = _Running(process, time.monotonic())
-            self._paused.discard(name)
 
-    def kill(self, name: str, *, restart: bool = True) -> None:
-        """Kill -9 a service; without `restart` it stays down until `start_service`."""
-        with self._lock:
-            if not restart:
-                self._paused.add(name)
-            process = self._services[name].process
+    def kill(self, name: str) -> None:
+        """Kill -9 a service; it is started again, as after any end."""
+        process = self.process(name)
         process.kill()
         process.wait()
 
     def send(self, name: str, number: signal.Signals) -> None:
         """Send a service a signal."""
-        with self._lock:
-            self._services[name].process.send_signal(number)
+        self.process(name).send_signal(number)
 
     def process(self, name: str) -> subprocess.Popen[bytes]:
         """A service's process as it is now."""
@@ -199,23 +195,11 @@ class Stack:
         """Return when a service says that it is serving. Raises StackError."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if self._is_healthy(name):
+            if is_healthy(self.settings(), name):
                 return
             time.sleep(0.05)
         where = f"; its log is {self.log_dir / f'{name}.log'}" if self.log_dir else ""
         raise StackError(f"{name} is not healthy after {timeout_s:.0f} s{where}")
-
-    def _is_healthy(self, name: str) -> bool:
-        settings = self.settings()
-        if name == "edge":
-            return _http_ok(settings.edge.host, settings.edge.port)
-        target = getattr(settings, _SECTIONS.get(name, name)).target()
-        with grpc.insecure_channel(target) as channel:
-            try:
-                reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
-            except grpc.RpcError:
-                return False
-        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     def _servers(self, configured: Settings) -> dict[str, str]:
         environment = {}
@@ -251,9 +235,7 @@ class Stack:
             self._watch_servers()
             with self._lock:
                 ended = [
-                    (name, running)
-                    for name, running in self._services.items()
-                    if running.process.poll() is not None and name not in self._paused
+                    (name, running) for name, running in self._services.items() if running.process.poll() is not None
                 ]
             for name, running in ended:
                 if time.monotonic() < running.started_at + running.restart_after_s:
@@ -301,7 +283,7 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
 def _private_ports() -> dict[str, str]:
     ports = {}
-    for section in ("GATEWAY", "MATCHER", "SETTLEMENT", "WALLET", "EDGE"):
+    for section in ("GATEWAY", "MATCHER", "SETTLEMENT", "WALLET", "MARKETDATA", "EDGE"):
         ports[f"TRADE_ENGINE_{section}_PORT"] = str(free_port())
         ports[f"TRADE_ENGINE_{section}_METRICS_PORT"] = str(free_port())
     return ports
@@ -310,14 +292,3 @@ def _private_ports() -> dict[str, str]:
 def _without_password(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
-
-
-def _http_ok(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=1)
-    try:
-        connection.request("GET", "/health/ready")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except OSError:
-        return False
-    finally:
-        connection.close()

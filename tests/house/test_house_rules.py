@@ -9,6 +9,7 @@ import click
 import pytest
 from exchange.gateway.v1 import order_gateway_pb2  # noqa: F401 - fails here where the protos are not compiled
 
+from cli import configuration, definitions
 from cli.main import cli
 from libs.reasons import Reason
 
@@ -67,12 +68,20 @@ def test_every_dependency_has_its_line() -> None:
     assert set(re.findall(r"^\| ([A-Za-z0-9-]+) \| \S", text, re.MULTILINE)) - {"Package"} == wanted
 
 
-def test_the_lock_file_names_no_registry_and_has_hashes() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+def test_the_image_installs_what_is_tested() -> None:
+    pin = re.compile(r"^([a-zA-Z0-9_.-]+==[^ ;]+)", re.MULTILINE)
+    runtime = set(pin.findall((ROOT / "requirements-runtime.lock").read_text()))
+    assert len(runtime) > 30
+    assert runtime < set(pin.findall((ROOT / "requirements.lock").read_text()))
+
+
+@pytest.mark.parametrize(("name", "least"), [("requirements.lock", 50), ("requirements-runtime.lock", 30)])
+def test_the_lock_files_name_no_registry_and_have_hashes(name: str, least: int) -> None:
+    lock = (ROOT / name).read_text()
     assert "://" not in lock
     assert "--index-url" not in lock
     pins = re.findall(r"^[a-zA-Z0-9_.-]+==\S+", lock, re.MULTILINE)
-    assert len(pins) > 50
+    assert len(pins) > least
     assert all(f"{pin.split(';')[0].strip()}" in lock for pin in pins)
     assert lock.count("--hash=sha256:") >= len(pins)
 
@@ -107,6 +116,15 @@ def test_every_command_and_option_has_help() -> None:
                 check(child, f"{name} {child_name}")
 
     check(cli, "trade-engine")
+
+
+def test_the_broker_definitions_are_those_of_the_code() -> None:
+    assert definitions.PATH.read_text() == definitions.text(), "run `make definitions`"
+
+
+def test_the_pages_about_settings_are_those_of_the_code() -> None:
+    assert configuration.REFERENCE.read_text() == configuration.reference(), "run `make configuration`"
+    assert configuration.EXAMPLE.read_text() == configuration.example(), "run `make configuration`"
 
 
 def test_every_room_is_in_the_import_contracts() -> None:

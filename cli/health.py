@@ -1,0 +1,37 @@
+"""Whether services serve: gRPC's health service, and /health/ready of the edge."""
+
+import http.client
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from libs.config import Settings
+
+SERVICES = ("wallet", "matcher", "settlement", "order_gateway", "market_data", "edge")
+# Section of the settings where it is not the service's name.
+_SECTIONS = {"order_gateway": "gateway", "market_data": "marketdata"}
+_TIMEOUT_S = 1.0
+
+
+def is_healthy(settings: Settings, name: str) -> bool:
+    """Whether a service says that it is serving."""
+    if name == "edge":
+        return _http_ok(settings.edge.host, settings.edge.port)
+    target = getattr(settings, _SECTIONS.get(name, name)).target()
+    with grpc.insecure_channel(target) as channel:
+        try:
+            reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
+        except grpc.RpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _http_ok(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1" if host == "0.0.0.0" else host, port, timeout=_TIMEOUT_S)  # noqa: S104
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()

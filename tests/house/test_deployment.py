@@ -1,0 +1,54 @@
+"""Files that only a container engine would read: at least they agree with the code and with each other."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from cli.health import SERVICES
+from libs.config import Settings, variables
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+ENGINE = {name: part for name, part in COMPOSE["services"].items() if part.get("image") == "trade-engine"}
+
+
+def test_compose_runs_every_service_and_sets_only_what_there_is() -> None:
+    commands = {part["command"][0] for part in ENGINE.values()}
+    assert commands == {*SERVICES, "migrate"}
+    known = {variable for _, _, variable in variables()}
+    for part in ENGINE.values():
+        assert set(part["environment"]) <= known
+
+
+def test_compose_names_each_service_as_the_others_call_it() -> None:
+    environment = ENGINE["wallet"]["environment"]
+    for section in ("gateway", "matcher", "settlement", "wallet", "marketdata"):
+        host, port = environment[f"TRADE_ENGINE_{section.upper()}_ADDRESS"].split(":")
+        assert host in ENGINE
+        assert int(port) == getattr(Settings(), section).port
+
+
+def test_nothing_in_compose_listens_beyond_this_machine() -> None:
+    for part in COMPOSE["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in part.get("ports", ()))
+
+
+def test_prometheus_scrapes_every_service_where_compose_runs_it() -> None:
+    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"][0] for job in scraped}
+    assert set(targets) == set(SERVICES)
+    sections = {"order_gateway": "gateway", "market_data": "marketdata"}
+    for name, target in targets.items():
+        host, port = target.split(":")
+        assert ENGINE[host]["command"] == [name]
+        assert int(port) == getattr(Settings(), sections.get(name, name)).metrics_port
+
+
+def test_the_image_starts_every_service_by_its_name() -> None:
+    script = (ROOT / "deploy" / "entrypoint.sh").read_text()
+    match = re.search(r"^((?:\w+ \| )+\w+)\)$", script, re.MULTILINE)
+    assert match is not None
+    assert set(match[1].split(" | ")) == set(SERVICES)
+    copied = re.findall(r"^COPY (\S+) \./", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
+    assert {"libs", "services", "cli", "migrations", "protos"} <= set(copied)
