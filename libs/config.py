@@ -1,17 +1,21 @@
 """Settings: defaults here, over them a YAML file, over that environment variables TRADE_ENGINE_<SECTION>_<KEY>.
 
-Every setting has a type, a default and a description. Wrong values stop the start with every problem listed.
+In the file `${NAME}` and `${NAME:default}` stand for environment variables. A secret may also stand in a file of its own,
+named by TRADE_ENGINE_<SECTION>_<KEY>_FILE. Every setting has a type, a default and a description. Wrong values stop the
+start with every problem listed.
 """
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 CONFIG_FILE_VARIABLE = "TRADE_ENGINE_CONFIG"
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -31,6 +35,11 @@ class Database(Section):
     dsn: SecretStr = Field(SecretStr(""), description="postgresql://user:password@host:port/name; empty: embedded")
     pool_max: int = Field(4, ge=1, le=100, description="Connections per service process")
     command_timeout_s: float = Field(30.0, gt=0, le=600, description="Longest a statement may take")
+    role_prefix: str = Field(
+        "trade_engine_",
+        pattern=r"^[a-z_]{0,40}$",
+        description="A service takes the role of this and its name; empty: none, as where each logs in by its own",
+    )
     statement_cache_size: int = Field(256, ge=0, description="0 behind a PgBouncer older than 1.21")
 
 
@@ -84,6 +93,9 @@ class Gateway(Service):
     batch_max: int = Field(500, ge=1, le=1000, description="Requests per batch")
     queue_max: int = Field(20_000, ge=1, description="Requests that may wait before new ones are refused")
     resolve_after_s: float = Field(10.0, gt=0, description="Age at which a PENDING order is taken to the matcher")
+    orders_per_s: int = Field(100, ge=1, description="Orders and changes per second of a user, over all gateways")
+    orders_burst: int = Field(200, ge=1, description="Orders and changes of a user at once above that rate")
+    sweep_after_s: float = Field(60.0, gt=0, description="Age of the last change at which an open order is compared")
     streams_max: int = Field(1000, ge=1, description="StreamOrders subscribers per process")
 
 
@@ -92,11 +104,13 @@ class Matcher(Service):
 
     port: Port = Field(50052, description="gRPC port")
     metrics_port: Port = Field(9092, description="Prometheus port; 0: none")
-    shard: int = Field(0, ge=0, le=999, description="Shard this process serves")
+    shard: int = Field(0, ge=0, le=99, description="Shard this process serves")
+    shards: int = Field(1, ge=1, le=100, description="How many shards there are, numbered from 0")
     lease_ms: int = Field(3000, ge=300, le=60_000, description="How long a leader is believed without a sign of life")
     batch_max: int = Field(1000, ge=1, le=1000, description="Commands per commit")
     queue_max: int = Field(20_000, ge=1, description="Commands that may wait before new ones are refused")
     streams_max: int = Field(1000, ge=1, description="StreamBook subscribers")
+    snapshot_every: int = Field(100_000, ge=1, description="Commands after which a new snapshot is made")
     outbox_keep_s: int = Field(86_400, ge=60, description="How long published outbox rows are kept")
 
 
@@ -106,6 +120,9 @@ class Settlement(Service):
     port: Port = Field(50053, description="gRPC port")
     metrics_port: Port = Field(9093, description="Prometheus port; 0: none")
     batch_max: int = Field(500, ge=1, le=1000, description="Trades per wallet call")
+    reconcile_every_s: float = Field(300.0, ge=0, description="Seconds between reconciliations; 0: none")
+    reconcile_grace_s: float = Field(10.0, ge=0, le=300, description="How long a trade may be on its way to the ledger")
+    streams_max: int = Field(100, ge=1, description="StreamSettlements subscribers per process")
 
 
 class Wallet(Service):
@@ -115,6 +132,16 @@ class Wallet(Service):
     metrics_port: Port = Field(9094, description="Prometheus port; 0: none")
     batch_max: int = Field(1000, ge=1, le=1000, description="Operations per transaction")
     queue_max: int = Field(20_000, ge=1, description="Operations that may wait before new ones are refused")
+    streams_max: int = Field(1000, ge=1, description="StreamBalances subscribers per process")
+    audit_every_s: float = Field(3600.0, ge=0, description="Seconds between audits in the background; 0: none")
+
+
+class MarketData(Service):
+    """Market data."""
+
+    port: Port = Field(50055, description="gRPC port")
+    metrics_port: Port = Field(9095, description="Prometheus port; 0: none")
+    streams_max: int = Field(1000, ge=1, description="StreamTickers and StreamCandles subscribers per process")
 
 
 class Edge(Section):
@@ -129,6 +156,13 @@ class Edge(Section):
     rate_burst: int = Field(20, ge=1, description="Requests at once above that rate")
     websockets_max: int = Field(1000, ge=1, description="Open WebSocket connections")
     shutdown_grace_s: float = Field(5.0, ge=0, le=60, description="Longest the drain after SIGTERM may take")
+
+
+class Circuit(Section):
+    """Circuit breakers of calls between services."""
+
+    failures: int = Field(5, ge=1, le=1000, description="Calls in a row that must fail before the circuit opens")
+    open_s: float = Field(30.0, gt=0, le=3600, description="How long an open circuit refuses before it tries again")
 
 
 class Log(Section):
@@ -155,7 +189,9 @@ class Settings(BaseSettings):
     matcher: Matcher = Matcher()
     settlement: Settlement = Settlement()
     wallet: Wallet = Wallet()
+    marketdata: MarketData = MarketData()
     edge: Edge = Edge()
+    circuit: Circuit = Circuit()
     log: Log = Log()
 
     @classmethod
@@ -167,8 +203,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over file over defaults."""
+        """Environment over file over defaults. The files of secrets are read apart."""
         del settings_cls, dotenv_settings, file_secret_settings
+        if isinstance(env_settings, EnvSettingsSource):
+            files = {f"{variable}_FILE".lower() for _, _, variable in secret_variables()}
+            env_settings.env_vars = {
+                name: value for name, value in env_settings.env_vars.items() if name.lower() not in files
+            }
         return (env_settings, init_settings)
 
 
@@ -176,7 +217,7 @@ def load_settings() -> Settings:
     """Read the file named by TRADE_ENGINE_CONFIG (if any) and the environment. Raises ConfigError."""
     _refuse_unknown_variables()
     try:
-        return Settings.model_validate(_read_file())
+        return Settings.model_validate(_with_secret_files(_read_file()))
     except ValidationError as error:
         problems = [f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise ConfigError("the configuration is not usable:\n" + "\n".join(problems)) from error
@@ -194,14 +235,68 @@ def _read_file() -> dict[str, object]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: the file must hold sections with settings")
+    expanded: dict[str, object] = _expanded(content, path)
+    return expanded
+
+
+def _expanded(value: Any, path: str) -> Any:
+    """The same with environment variables put in. Raises ConfigError for one that is neither set nor has a default."""
+    if isinstance(value, dict):
+        return {key: _expanded(item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item, path) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def put_in(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        found = os.environ.get(name, default)
+        if found is None:
+            raise ConfigError(f"{path}: the environment has no {name}, and ${{{name}}} has no default")
+        return found
+
+    return _VARIABLE.sub(put_in, value)
+
+
+def _with_secret_files(content: dict[str, object]) -> dict[str, object]:
+    """The same with the secrets that stand in files. Raises ConfigError for a file that cannot be read."""
+    for section, key, variable in secret_variables():
+        path = os.environ.get(f"{variable}_FILE")
+        if not path:
+            continue
+        try:
+            secret = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"{variable}_FILE: {error}") from error
+        settings = content.setdefault(section, {})
+        if isinstance(settings, dict):
+            settings[key] = secret
     return content
+
+
+def variables() -> list[tuple[str, str, str]]:
+    """(section, key, environment variable) of every setting in a section."""
+    return [
+        (section, key, f"TRADE_ENGINE_{section}_{key}".upper())
+        for section, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        for key in field.annotation.model_fields
+    ]
+
+
+def secret_variables() -> list[tuple[str, str, str]]:
+    """Those that are secrets."""
+    return [
+        (section, key, variable)
+        for section, key, variable in variables()
+        if getattr(Settings.model_fields[section].annotation, "model_fields")[key].annotation is SecretStr  # noqa: B009
+    ]
 
 
 def _refuse_unknown_variables() -> None:
     known = {CONFIG_FILE_VARIABLE, "TRADE_ENGINE_DATA_DIR"}
-    for section, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            known |= {f"TRADE_ENGINE_{section}_{key}".upper() for key in field.annotation.model_fields}
+    known |= {variable for _, _, variable in variables()}
+    known |= {f"{variable}_FILE" for _, _, variable in secret_variables()}
     unknown = sorted(name for name in os.environ if name.startswith("TRADE_ENGINE_") and name not in known)
     if unknown:
         raise ConfigError("unknown settings in the environment:\n" + "\n".join(f"  {name}" for name in unknown))

@@ -43,6 +43,7 @@ class Reason(IntEnum):
     REFERENCE_PRICE_MISSING = 44
     AMEND_NOT_REDUCING = 45
     WITHDRAWAL_CLOSED = 46
+    AMEND_UNDER_WAY = 47
     ORDER_NOT_FOUND = 60
     RESERVATION_NOT_FOUND = 61
     ROUTE_NOT_FOUND = 62
@@ -64,6 +65,13 @@ class Reason(IntEnum):
     GIVEN_UP = 84
     TOO_LATE = 85
     BOOK_FULL = 86
+    SYMBOL_NOT_TRADING = 87
+    TIME_OVER = 88
+    FOK_UNFILLABLE = 89
+    POST_ONLY_WOULD_TRADE = 90
+    PRICE_OUTSIDE_BAND = 91
+    TOO_MANY_OPEN_ORDERS = 92
+    MARKET_BAND = 93
 
 
 # What a repeat of the same request may cure.

@@ -71,7 +71,7 @@ def database(empty_database: str) -> str:
 
 @pytest.fixture
 async def pool(database: str):
-    opened = await open_pool(Database(dsn=database), service="tests")
+    opened = await open_pool(Database(dsn=database, role_prefix=""), service="tests")
     yield opened
     await opened.close()
 

@@ -25,6 +25,15 @@ class WalletClient:
         response: operation_pb2.BatchReserveResponse = await self._peer.call_patiently(self._stub.BatchReserve, request)
         return [item.response if item.HasField("response") else refused_of(item.error) for item in response.results]
 
+    async def increase(
+        self, item: operation_pb2.IncreaseReservationRequest
+    ) -> operation_pb2.IncreaseReservationResponse:
+        """Hold more for an order. Raises RefusedError."""
+        response: operation_pb2.IncreaseReservationResponse = await self._peer.call_patiently(
+            self._stub.IncreaseReservation, item
+        )
+        return response
+
     async def release(
         self, items: Sequence[operation_pb2.ReleaseRequest]
     ) -> list[operation_pb2.ReleaseResponse | Refused]:

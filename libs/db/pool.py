@@ -19,6 +19,7 @@ DatabaseAway = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that broke at a moment which asyncpg had not foreseen
 )
 _START_PATIENCE_S = 30
 # Every statement of the services finds its rows by key. Statistics lag behind tables that grow by thousands of rows a
@@ -29,7 +30,10 @@ log = structlog.get_logger()
 
 
 async def open_pool(settings: Database, *, service: str) -> Pool:
-    """A pool for one service; waits up to 30 s for the server to answer. Raises what asyncpg raises after that."""
+    """A pool for one service, in its role; waits up to 30 s for the server. Raises what asyncpg raises after that."""
+    session = {"application_name": f"trade-engine-{service.replace('_', '-')}", "timezone": "UTC", **KEYED_PLANS}
+    if settings.role_prefix:
+        session["role"] = settings.role_prefix + service
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(DatabaseAway), stop=stop_after_delay(_START_PATIENCE_S), wait=wait_fixed(0.3),
         reraise=True,
@@ -43,7 +47,7 @@ async def open_pool(settings: Database, *, service: str) -> Pool:
                 statement_cache_size=settings.statement_cache_size,
                 init=prepare_connection,
                 reset=_leave_as_it_is,
-                server_settings={"application_name": f"trade-engine-{service}", "timezone": "UTC", **KEYED_PLANS},
+                server_settings=session,
             )
     raise AssertionError("tenacity returns or raises")
 

@@ -3,17 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 import grpc.aio
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
+from libs.config import Circuit
 from libs.ids import new_id
+from libs.rpc.breaker import Breaker, is_passing
 from libs.rpc.errors import refused_from_call
 from libs.rpc.server import MESSAGE_MAX_BYTES, REQUEST_ID
-
-# CANCELLED is what a server that is stopping may say; a cancellation of our own is an asyncio.CancelledError.
-_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
 def open_channel(target: str) -> grpc.aio.Channel:
@@ -33,8 +31,17 @@ def open_channel(target: str) -> grpc.aio.Channel:
 class Peer:
     """One other service: every call has a deadline, a credential and the request id of the call it serves."""
 
-    def __init__(self, *, name: str, credential: Callable[[], str], timeout_s: float, patience_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        credential: Callable[[], str],
+        timeout_s: float,
+        patience_s: float,
+        circuit: Circuit | None = None,
+    ) -> None:
         self._name = name
+        self._breaker = Breaker(name, circuit or Circuit())
         self._credential = credential
         self._timeout_s = timeout_s
         self._patience_s = patience_s
@@ -49,18 +56,20 @@ class Peer:
     async def call_patiently(self, method: Callable[..., Any], request: Any) -> Any:
         """The response; passing faults (as of a server that is away or stopping) are tried again until `patience_s` is over.
 
-        Only for requests with an idempotency key. Raises RefusedError.
+        Only for requests with an idempotency key. A call whose patience ends is one failure to the circuit breaker.
+        Raises RefusedError.
         """
         retrying = AsyncRetrying(
-            retry=retry_if_exception(_is_passing),
+            retry=retry_if_exception(is_passing),
             stop=stop_after_delay(self._patience_s),
             wait=wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05),
             reraise=True,
         )
         try:
-            async for attempt in retrying:
-                with attempt:
-                    return await method(request, timeout=self._timeout_s, metadata=self.metadata())
+            async with self._breaker.call():
+                async for attempt in retrying:
+                    with attempt:
+                        return await method(request, timeout=self._timeout_s, metadata=self.metadata())
         except grpc.aio.AioRpcError as error:
             raise refused_from_call(error, dependency=self._name) from error
         raise AssertionError("tenacity returns or raises")
@@ -69,7 +78,3 @@ class Peer:
         """What goes with every call."""
         request_id = structlog.contextvars.get_contextvars().get("request_id") or new_id()
         return (("authorization", f"Bearer {self._credential()}"), (REQUEST_ID, request_id))
-
-
-def _is_passing(error: BaseException) -> bool:
-    return isinstance(error, grpc.aio.AioRpcError) and error.code() in _PASSING

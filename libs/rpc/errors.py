@@ -28,7 +28,6 @@ _CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     Reason.WITHDRAWAL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
 }
-_BY_NUMBER: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def code_of(reason: Reason) -> grpc.StatusCode:
@@ -79,8 +78,3 @@ def refused_from_call(error: grpc.aio.AioRpcError, *, dependency: str) -> Refuse
     if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
         return RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail=detail))
     return RefusedError(Refused(Reason.INTERNAL, detail=detail))
-
-
-def status_code(number: int) -> grpc.StatusCode:
-    """The gRPC code of its number."""
-    return _BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN)

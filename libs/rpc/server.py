@@ -23,6 +23,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from libs.config import Service
+from libs.db.pool import DatabaseAway
 from libs.identity import SERVICE_SCOPE, Caller, TokenVerifier
 from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError
@@ -147,6 +148,9 @@ class _HouseRules(grpc.aio.ServerInterceptor):
             refused = error.refused
         elif isinstance(error, TimeoutError):
             refused = Refused(Reason.OUTCOME_UNKNOWN)
+        elif isinstance(error, DatabaseAway):
+            log.warning("database away", method=method, error=f"{type(error).__name__}: {error}")
+            refused = Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"})
         elif isinstance(error, grpc.aio.AbortError):
             raise error
         else:

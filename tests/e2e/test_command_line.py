@@ -1,15 +1,21 @@
 """The trade-engine command as its user runs it."""
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from cli.processes import free_port
+from cli.stack import temporary_folder
 from tests.support.engine import Engine
 from tests.support.servers import Servers
 
@@ -90,12 +96,90 @@ async def _execute(dsn: str, sql: str) -> None:
     await connection.close()
 
 
+async def test_the_journal_can_be_read_verified_and_looked_back_into(fresh_engine: Engine) -> None:
+    environment = fresh_engine.stack.environment
+    user = await fresh_engine.user(BTC="10", USDT="1000")
+    for price in ("101", "102", "103"):
+        await fresh_engine.place(user, f"SELL 1 @ {price}")
+    commands = [json.loads(line) for line in run("journal", "dump", environment=environment).stdout.splitlines()]
+    assert [command["sequence"] for command in commands] == list(range(1, len(commands) + 1))
+    assert [command["new_order"]["price"] for command in commands if "new_order" in command] == ["101", "102", "103"]
+    some = run("journal", "dump", "--from", "12", "--to", "12", environment=environment).stdout.splitlines()
+    assert [json.loads(line) for line in some] == [commands[11]]
+
+    verified = run("journal", "verify", environment=environment)
+    assert (verified.returncode, verified.stdout.splitlines()[-1]) == (0, "journal: whole")
+    now = json.loads(run("journal", "book", "--symbol", "BTC-USDT", "--json", environment=environment).stdout)
+    assert now["asks"] == [["101", "1"], ["102", "1"], ["103", "1"]]
+    at = str(len(commands) - 1)
+    then = json.loads(
+        run("journal", "book", "--symbol", "BTC/USDT", "--at", at, "--json", environment=environment).stdout
+    )
+    assert (then["sequence"], then["asks"]) == (int(at), [["101", "1"], ["102", "1"]])
+    assert "BTC/USDT after command" in run("journal", "book", "--symbol", "BTC/USDT", environment=environment).stdout
+    assert run("journal", "book", "--symbol", "NO/PE", environment=environment).returncode == 1
+
+    await fresh_engine.query("UPDATE matcher.journal SET event_hash = 'x' WHERE first_sequence > 10")
+    broken = run("journal", "verify", environment=environment)
+    assert (broken.returncode, "gave other events" in broken.stderr.replace("\n", " ")) == (1, True)
+
+
 def test_migrate_goes_up_and_down_and_tells(empty_database: str) -> None:
     environment = {"TRADE_ENGINE_DATABASE_DSN": empty_database, "TRADE_ENGINE_AUTH_HS256_SECRET": "x" * 32}
     assert run("migrate", "status", environment=environment).returncode == 1
     assert "applied 000001_wallet" in run("migrate", "up", environment=environment).stdout
     assert run("migrate", "status", "--json", environment=environment).returncode == 0
     assert "took back" in run("migrate", "down", "--steps", "1", "--yes", environment=environment).stdout
+
+
+SECTIONS = ("GATEWAY", "MATCHER", "SETTLEMENT", "WALLET", "MARKETDATA", "EDGE")
+
+
+@contextlib.contextmanager
+def engine_up(folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """`trade-engine up` in a folder, until it serves; Ctrl-C at the end."""
+    with (folder / "up.log").open("ab") as log:
+        up = subprocess.Popen([sys.executable, "-m", "cli", "up"], cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run(
+            [sys.executable, "-m", "cli", "health"], cwd=folder, env=environment, check=False, capture_output=True
+        ).returncode:
+            assert up.poll() is None, (folder / "up.log").read_text()
+            assert time.monotonic() < deadline, (folder / "up.log").read_text()
+        yield
+    finally:
+        up.send_signal(signal.SIGINT)
+        code = up.wait(40)
+    assert code == 0, (folder / "up.log").read_text()
+
+
+def test_up_runs_everything_in_a_folder_and_keeps_it_there() -> None:
+    """With the default data_dir, which is relative."""
+    with temporary_folder("trade-engine-up-") as folder:
+        ports = {
+            f"TRADE_ENGINE_{section}_{kind}": str(free_port())
+            for section in SECTIONS
+            for kind in ("PORT", "METRICS_PORT")
+        }
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}", **ports}
+
+        def command(*arguments: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", "cli", *arguments], cwd=folder, env=environment, check=False, capture_output=True,
+                text=True, timeout=60,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout.strip()
+
+        with engine_up(folder, environment):
+            assert command("deposit", "alice", "BTC", "1").endswith("has 1 BTC")
+            assert command("token", "--user", "alice").count(".") == 2
+        with engine_up(folder, environment):
+            assert command("deposit", "alice", "BTC", "2").endswith("has 3 BTC"), "it is still there"
+            assert "clean" in command("audit")
+            assert json.loads(command("health", "--json"))["edge"] is True
+        assert (folder / "var").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ async def test_killing_each_service_in_turn_changes_nothing(
 
 async def _replayed(servers: Servers, data: Path, folder: Path, *, kill: tuple[str, ...]) -> dict[str, object]:
     dsn = servers.new_database()
-    async with running(stack_on(servers, folder, dsn)) as engine:
+    over = {"TRADE_ENGINE_MATCHER_SNAPSHOT_EVERY": "500"}
+    async with running(stack_on(servers, folder, dsn, **over)) as engine:
         run = FlowRun(engine, data, "crash", limit=MESSAGES)
         await run.fund()
         steps = list(run.all_steps())

@@ -3,14 +3,18 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 import httpx
 import pytest
 import websockets
+from exchange.gateway.v1 import order_gateway_pb2
 from exchange.matcher.v1 import matcher_pb2
+from exchange.settlement.v1 import settlement_pb2
 
 from libs.ids import new_id
 from tests.support.engine import Engine
+from tests.support.trading import Pair
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ async def test_an_order_is_placed_told_listed_and_cancelled(engine: Engine, http
     listed = await http.get("/api/v1/orders?open_only=true&pageSize=10", headers=bearer(engine, user))
     assert [item["orderId"] for item in listed.json()["orders"]] == [order_id]
     balances = await http.get("/api/v1/wallets/balances", headers=bearer(engine, user))
-    assert balances.json()["balances"] == [{"asset": "USDT", "available": "900", "reserved": "100"}]
+    assert balances.json()["balances"] == [{"asset": "USDT", "available": "900", "reserved": "100", "sequence": "2"}]
     cancelled = await http.delete(f"/api/v1/orders/{order_id}", headers=bearer(engine, user))
     assert cancelled.json()["order"]["status"] == "ORDER_STATUS_CANCELLED"
 
@@ -55,6 +59,67 @@ async def test_books_and_tapes_are_public_and_symbols_work_in_paths(engine: Engi
     trades = (await http.get("/api/v1/trades", params={"symbol": "DOGE/USDT"})).json()["trades"]
     assert [(trade["price"], trade["quantity"], trade["takerSide"]) for trade in trades] == [("0.2", "100", "SIDE_BUY")]
     assert "user" not in json.dumps(trades).lower()
+
+
+async def test_fills_are_told_to_their_owner_in_pages(engine: Engine, http: httpx.AsyncClient) -> None:
+    pair = await Pair(engine, "ADA/USDT").fund()
+    await pair.trade(3)
+    assert (await engine.quiet()).clean
+    pages: list[list[dict]] = []
+    token = ""
+    while not pages or token:
+        answer = await http.get(
+            f"/api/v1/fills?symbol=ADA-USDT&pageSize=2&pageToken={quote(token)}", headers=bearer(engine, pair.buyer)
+        )
+        pages.append(answer.json()["fills"])
+        token = answer.json().get("nextPageToken", "")
+    fills = [fill for page in pages for fill in page]
+    assert [len(page) for page in pages] == [2, 1]
+    assert [fill["quantity"] for fill in fills] == ["0.1"] * 3
+    assert fills == sorted(fills, key=lambda fill: -int(fill["sequence"]))
+    assert {(fill["side"], fill["feeAsset"], fill["fee"]) for fill in fills} == {("SIDE_BUY", "ADA", "0.0002")}
+    assert {fill.get("maker", False) for fill in fills} == {False}
+    one = await http.get(f"/api/v1/fills?orderId={fills[0]['orderId']}", headers=bearer(engine, pair.buyer))
+    assert one.json()["fills"] == fills[:1]
+    middle = fills[1]["executedAt"]
+    since = await http.get(f"/api/v1/fills?fromTime={middle}", headers=bearer(engine, pair.buyer))
+    before = await http.get(f"/api/v1/fills?untilTime={middle}", headers=bearer(engine, pair.buyer))
+    assert since.json()["fills"] + before.json()["fills"] == fills
+    theirs = await http.get("/api/v1/fills", headers=bearer(engine, pair.seller))
+    assert {fill["side"] for fill in theirs.json()["fills"]} == {"SIDE_SELL"}
+    assert (await http.get("/api/v1/fills", headers=bearer(engine, new_id()))).json().get("fills", []) == []
+    other = await http.get(f"/api/v1/fills?userId={pair.seller}", headers=bearer(engine, pair.buyer))
+    assert (other.status_code, other.json()["reason"]) == (403, "OTHER_USER")
+    assert (await http.get("/api/v1/fills")).status_code == 401
+    question = order_gateway_pb2.ListFillsRequest(filter=settlement_pb2.ListFillsRequest(page_size=2))
+    page = await engine.gateway.ListFills(question, metadata=engine.as_caller(pair.buyer))
+    assert [fill.trade_id for fill in page.fills] == [fill["tradeId"] for fill in fills[:2]]
+    question.filter.page_token = page.next_page_token
+    page = await engine.gateway.ListFills(question, metadata=engine.as_caller(pair.buyer))
+    assert [fill.trade_id for fill in page.fills] == [fills[2]["tradeId"]]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/fills", "/api/v1/trades?symbol=BTC-USDT"])
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("pageToken=x", "page_token"), ("pageToken=2026-01-01T00:00:00%2B00:00_x", "page_token"),
+     ("pageSize=1001", "page_size"),
+     ("pageSize=-1", "page_size"), ("fromTime=3000-01-01T00:00:00Z", "from_time"),
+     ("untilTime=0001-01-01T00:00:00Z", "until_time")],
+)  # fmt: skip
+async def test_a_bad_page_names_its_field(engine: Engine, http: httpx.AsyncClient, path, query, field) -> None:
+    answer = await http.get(f"{path}{'&' if '?' in path else '?'}{query}", headers=bearer(engine, new_id()))
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["field"] == field
+
+
+async def test_fees_are_public(http: httpx.AsyncClient) -> None:
+    fees = (await http.get("/api/v1/fees")).json()["fees"]
+    assert len(fees) == 10
+    (one,) = (await http.get("/api/v1/fees?symbol=AAPL-USD")).json()["fees"]
+    assert one == {"symbol": "AAPL/USD", "makerBps": 1, "takerBps": 2}
+    unknown = await http.get("/api/v1/fees?symbol=NO-SUCH")
+    assert (unknown.status_code, unknown.json()["reason"]) == (400, "SYMBOL_UNKNOWN")
 
 
 async def test_an_idempotency_key_is_the_client_order_id(engine: Engine, http: httpx.AsyncClient) -> None:
@@ -127,7 +192,7 @@ async def test_health_names_every_part(http: httpx.AsyncClient) -> None:
     assert ready.status_code == 200
     parts = ready.json()["parts"]
     assert {"postgresql", "redis", "rabbitmq"} < parts.keys()
-    assert len(parts) == 7
+    assert len(parts) == 8
     assert all(part["ready"] and part["latencyMs"] >= 0 for part in parts.values())
 
 

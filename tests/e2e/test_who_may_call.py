@@ -6,6 +6,7 @@ import grpc
 import jwt
 import pytest
 from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2, trading_session_pb2
+from exchange.market_data.v1 import market_data_pb2
 from exchange.matcher.v1 import matcher_pb2
 from exchange.settlement.v1 import settlement_pb2
 from exchange.wallet.v1 import wallet_pb2
@@ -21,10 +22,11 @@ GATEWAY = order_gateway_pb2.DESCRIPTOR.services_by_name["OrderGatewayService"]
 INTERNAL = {
     "matcher": matcher_pb2.DESCRIPTOR.services_by_name["MatcherService"],
     "settlement": settlement_pb2.DESCRIPTOR.services_by_name["SettlementService"],
+    "marketdata": market_data_pb2.DESCRIPTOR.services_by_name["MarketDataService"],
     "wallet": wallet_pb2.DESCRIPTOR.services_by_name["WalletService"],
 }
 INTERNAL_METHODS = [(name, method.name) for name, service in INTERNAL.items() for method in service.methods]
-PUBLIC_METHODS = {"ListSymbols"}
+PUBLIC_METHODS = {"ListSymbols", "GetFees"}
 
 
 async def code_of_call(target: str, method, request, metadata) -> grpc.StatusCode:
@@ -91,6 +93,7 @@ async def test_an_order_named_by_a_stranger_is_not_found(engine: Engine) -> None
     for call, request in (
         (engine.gateway.GetOrder, order_gateway_pb2.GetOrderRequest(order_id=order.order_id)),
         (engine.gateway.CancelOrder, order_requests_pb2.CancelOrderRequest(order_id=order.order_id)),
+        (engine.gateway.AmendOrder, order_requests_pb2.AmendOrderRequest(order_id=order.order_id, price="900")),
         (engine.gateway.ReduceOrder, order_requests_pb2.ReduceOrderRequest(order_id=order.order_id, quantity="0.01")),
     ):
         with pytest.raises(grpc.aio.AioRpcError, match="ORDER_NOT_FOUND"):
@@ -111,6 +114,10 @@ def naming(method, user_id: str, order_id: str):
         case "TradingSession":
             cancel = order_requests_pb2.CancelOrderRequest(user_id=user_id, order_id=order_id)
             return trading_session_pb2.TradingSessionRequest(cancel=cancel)
+        case "ListFills":
+            return order_gateway_pb2.ListFillsRequest(user_id=user_id)
+        case "AmendOrder":
+            return order_requests_pb2.AmendOrderRequest(user_id=user_id, order_id=order_id, price="2000")
         case "ReduceOrder":
             return order_requests_pb2.ReduceOrderRequest(user_id=user_id, order_id=order_id, quantity="0.01")
         case _:

@@ -20,7 +20,7 @@ def pool_runner(database: str) -> Iterator:
     def on_loop(work):
         return asyncio.run_coroutine_threadsafe(work, loop).result(120)
 
-    pool = on_loop(open_pool(Database(dsn=database, pool_max=8), service="tests"))
+    pool = on_loop(open_pool(Database(dsn=database, role_prefix="", pool_max=8), service="tests"))
     yield lambda work: on_loop(work(pool))
     on_loop(pool.close())
     loop.call_soon_threadsafe(loop.stop)

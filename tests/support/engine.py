@@ -12,7 +12,7 @@ import grpc.aio
 from exchange.common.v1 import order_pb2
 from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc, order_requests_pb2
 from exchange.matcher.v1 import matcher_pb2, matcher_pb2_grpc
-from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
+from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc, trade_pb2
 from exchange.wallet.v1 import operation_pb2, wallet_pb2, wallet_pb2_grpc
 
 from cli.audit import AuditReport, run_audit
@@ -90,7 +90,7 @@ class Engine:
         book = (await self.matcher.GetBook(request, metadata=self.service, timeout=10)).book
         return [(x.price, x.quantity) for x in book.asks], [(x.price, x.quantity) for x in book.bids]
 
-    async def tape(self, symbol: str) -> list[settlement_pb2.TapeTrade]:
+    async def tape(self, symbol: str) -> list[trade_pb2.TapeTrade]:
         request = settlement_pb2.ListTradesRequest(symbol=symbol, page_size=1000)
         return list((await self.settlement.ListTrades(request, metadata=self.service, timeout=10)).trades)
 

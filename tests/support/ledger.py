@@ -1,6 +1,24 @@
-"""The obvious model of the wallet: dictionaries, no entries, no batches, no database."""
+"""The obvious model of the wallet: dictionaries, no entries, no batches, no database; and the wallet without gRPC."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+
+from libs.db.pool import Pool
+from services.wallet.intake import Intake
+from services.wallet.store import LedgerStore
+
+
+@asynccontextmanager
+async def ledgers(pool: Pool, count: int) -> AsyncIterator[list[Intake]]:
+    """Wallets side by side on one database, each with a memory of its own that the others make out of date."""
+    intakes = [Intake(store=LedgerStore(pool), batch_max=1000, queue_max=20_000) for _ in range(count)]
+    running = [asyncio.create_task(intake.run()) for intake in intakes]
+    yield intakes
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 @dataclass

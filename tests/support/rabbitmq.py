@@ -82,6 +82,19 @@ class OwnRabbitMq:
         self._process.wait()
         subprocess.run(["epmd", "-kill"], env=self._environment, check=False, capture_output=True)
 
+    @property
+    def group(self) -> int:
+        """The process group of everything it started. Only while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    def control(self, *arguments: str) -> str:
+        """What `rabbitmqctl` says."""
+        program = str(Path(self._program).with_name("rabbitmqctl"))
+        return subprocess.run(
+            [program, *arguments], env=self._environment, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
+
     def stop(self) -> None:
         """Stop it with all that it started, and remove its folder."""
         if self._process is not None:

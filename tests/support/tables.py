@@ -8,9 +8,19 @@ import uuid
 from dataclasses import dataclass, field
 
 from libs.money import UNIT, format_units, parse_units
-from libs.orders import OrderType, Side, TimeInForce
+from libs.orders import OrderType, PostOnly, SelfTrade, Side, TimeInForce
+from services.matcher.core.commands import (
+    AmendOrder,
+    CancelAll,
+    CancelOrder,
+    Command,
+    NewOrder,
+    PutSymbol,
+    Symbol,
+    Tick,
+)
 from services.matcher.core.engine import Engine
-from services.matcher.core.orders import CancelOrder, Command, NewOrder, Outcome, PutSymbol, ReduceOrder, Symbol
+from services.matcher.core.orders import Outcome
 
 SYMBOL = Symbol("BTC/USDT", "BTC", "USDT", UNIT // 100, UNIT // 100, UNIT // 100, 10**6 * UNIT, 0, 10, 20, 500)
 _SPACE = uuid.UUID(int=7)
@@ -54,40 +64,56 @@ class Table:
 
     def command(self, line: str) -> Command:
         words = line.split("|", maxsplit=1)[0].split()
-        if words[0] in {"CANCEL", "REDUCE"}:
-            name = words[1]
-            owner = uid(name.split("#")[0])
-            if words[0] == "CANCEL":
-                return CancelOrder(order_id(name), owner, self.symbol.name)
-            return ReduceOrder(order_id(name), owner, self.symbol.name, units(words[3]))
-        return self._order(words)
+        if words[0] in {"BUY", "SELL"}:
+            return self._order(words)
+        if words[0] == "CANCELALL":
+            return CancelAll(uid(words[1]), session=option(words, "SESSION"))
+        if words[0] == "TICK":
+            return Tick()
+        name = words[1]
+        named = (order_id(name), uid(name.split("#")[0]), self.symbol.name)
+        if words[0] == "CANCEL":
+            return CancelOrder(*named)
+        quantity = option(words, "TO")
+        return AmendOrder(
+            *named,
+            price=units(option(words, "@") or "0"),
+            quantity=units(quantity) if quantity else None,
+            stop_price=units(option(words, "STOP") or "0"),
+            reserved_total=units(option(words, "HAS") or "0"),
+            only_less=words[0] == "REDUCE",
+        )
 
     def _order(self, words: list[str]) -> NewOrder:
-        reserved = None
-        if "HAS" in words:
-            reserved = units(words[words.index("HAS") + 1])
-            del words[words.index("HAS") : words.index("HAS") + 2]
-        tif = TimeInForce.IOC if words[-1] == "IOC" else TimeInForce.GTC
-        if words[-1] == "IOC":
-            words.pop()
         side = Side[words[0]]
-        user = words[-1]
+        user = next(word for word in words[1:] if word[0].islower())
         self._placed[user] = self._placed.get(user, 0) + 1
         name = f"{user}#{self._placed[user]}"
         self.names[order_id(name)] = name
-        if "FOR" in words:
-            amount = units(words[words.index("FOR") + 1])
-            kind, price, quantity, tif = OrderType.MARKET, 0, 0, TimeInForce.IOC
-            needed = amount
-        elif "MARKET" in words:
-            kind, price, quantity, tif = OrderType.MARKET, 0, units(words[1]), TimeInForce.IOC
-            needed = quantity if side is Side.SELL else 10**15
-        else:
-            kind, price, quantity = OrderType.LIMIT, units(words[3]), units(words[1])
-            needed = quantity if side is Side.SELL else price * quantity // UNIT
+        flags = {word for word in words[1:] if word in {"IOC", "FOK", "DAY", "POST", "REPRICE", "MARKET"}}
+        price, stop, then = (units(option(words, key) or "0") for key in ("@", "STOP", "THEN"))
+        amount, trail = option(words, "FOR"), option(words, "TRAIL")
+        quantity = 0 if amount else units(words[1])
+        kind = _kind(words, price)
+        times = [item for item in TimeInForce if item.name in flags]
+        if kind is OrderType.MARKET and not times:
+            times = [TimeInForce.IOC]
+        if "GTD" in words:
+            times = [TimeInForce.GTD]
+        dearest = max(price, then, stop if kind is OrderType.OCO else 0)
+        needed = quantity if side is Side.SELL else dearest * quantity // UNIT if dearest else 10**15
+        reserved = units(amount) if amount else needed
         return NewOrder(
-            order_id(name), uid(user), self.symbol.name, side, kind, tif, price, quantity,
-            needed if reserved is None else reserved,
+            order_id(name), uid(user), self.symbol.name, side, kind, times[0] if times else TimeInForce.GTC, price,
+            quantity, units(option(words, "HAS")) if "HAS" in words else reserved,
+            stop_price=stop, stop_limit_price=then,
+            trail=units(trail) if trail and not trail.endswith("bps") else 0,
+            trail_bps=int(trail.removesuffix("bps")) if trail.endswith("bps") else 0,
+            display_quantity=units(option(words, "SHOW") or "0"),
+            post_only=PostOnly.REJECT if "POST" in flags else PostOnly.REPRICE if "REPRICE" in flags else PostOnly.OFF,
+            self_trade=SelfTrade[option(words, "STP") or "CANCEL_NEWEST"],
+            expires_at_ns=self.now_ns + int(option(words, "GTD")) * 10**9 if "GTD" in words else 0,
+            session=option(words, "SESSION"),
         )  # fmt: skip
 
     def fills(self, outcome: Outcome) -> list[str]:
@@ -109,5 +135,45 @@ class Table:
         ]
         return lines + bids
 
+    def tick(self, seconds: float = 0) -> list[Outcome]:
+        """Let time pass, and do what it has made due."""
+        self.now_ns += int(seconds * 10**9)
+        outcomes = []
+        while self.engine.is_due(self.now_ns):
+            outcomes.append(self.engine.apply(Tick(), self.now_ns))
+        return outcomes
+
+    def put_symbol(self, **changes) -> None:
+        self.symbol = self.symbol._replace(**changes)
+        self.engine.apply(PutSymbol(self.symbol), self.now_ns)
+
+    def stops(self) -> list[str]:
+        """Waiting orders: `SELL 95 4 alice#1`, in the order in which they would go."""
+        waiting = self.engine.markets[self.symbol.name].stops.waiting()
+        return [
+            f"{o.side.name} {format_units(o.stop_price)} {format_units(o.remaining)} {self.names[o.order_id]}"
+            for o in waiting
+        ]
+
+    def status(self, name: str) -> str:
+        """`EXPIRED TIME_OVER`, `OPEN`, ..."""
+        order = self.order(name)
+        return f"{order.status.name} {order.reason.name}".removesuffix(" NONE")
+
     def order(self, name: str):
         return self.engine.orders[order_id(name)]
+
+
+def option(words: list[str], key: str) -> str:
+    """The word after a keyword; empty where it is not there."""
+    return words[words.index(key) + 1] if key in words else ""
+
+
+def _kind(words: list[str], price: int) -> OrderType:
+    if "TRAIL" in words:
+        return OrderType.TRAILING_STOP
+    if "OCO" in words:
+        return OrderType.OCO
+    if "STOP" in words:
+        return OrderType.STOP_LIMIT if price else OrderType.STOP
+    return OrderType.LIMIT if price else OrderType.MARKET

@@ -34,10 +34,10 @@ class EmbeddedBus:
         await EmbeddedPublisher(self._pool).publish(messages)
 
     def consumer(self) -> Consumer:
-        return EmbeddedConsumer(self._pool, settlement_queue(), shard=0, cursor_schema="settlement")
+        return EmbeddedConsumer(self._pool, settlement_queue(), shards=1, durable=True)
 
     def listener(self) -> Consumer:
-        return EmbeddedConsumer(self._pool, settlement_queue(), shard=0, cursor_schema=None)
+        return EmbeddedConsumer(self._pool, settlement_queue(), shards=1, durable=False)
 
 
 class RabbitBus:
@@ -58,7 +58,7 @@ class RabbitBus:
         await self._publisher.close()
         connection = await aio_pika.connect(self._settings.url.get_secret_value())
         channel = await connection.channel()
-        for queue in (*topology.ALL_QUEUES, topology.Queue(topology.DEAD_LETTER_QUEUE, "")):
+        for queue in topology.ALL_QUEUES:
             await channel.queue_delete(self._settings.prefix + queue.name)
         for exchange in (topology.TRADE_EVENTS, topology.ORDER_EVENTS, topology.DEAD_LETTER_EXCHANGE):
             await channel.exchange_delete(self._settings.prefix + exchange)
@@ -179,7 +179,7 @@ async def test_rejected_messages_wait_among_the_dead_letters(servers: Servers) -
     await batch.acknowledge()
     connection = await aio_pika.connect(servers.rabbitmq)
     channel = await connection.channel()
-    queue = await channel.get_queue(settings.prefix + topology.DEAD_LETTER_QUEUE)
+    queue = await channel.get_queue(settings.prefix + topology.dead_letter_queue().name)
     async with asyncio.timeout(15):
         dead = None
         while dead is None:

@@ -12,23 +12,24 @@ from libs.db.migrations import FOLDER, MigrationError, migrate_down, migrate_up,
 SCHEMA = """
 SELECT 'column' AS kind, table_schema || '.' || table_name || '.' || column_name AS name,
        data_type || coalesce(column_default, '') || is_nullable AS what
-FROM information_schema.columns WHERE table_schema IN ('wallet', 'matcher', 'settlement', 'orders')
+FROM information_schema.columns WHERE table_schema = ANY ($1)
 UNION ALL
 SELECT 'constraint', conrelid::regclass::text || '.' || conname, pg_get_constraintdef(oid)
-FROM pg_constraint WHERE connamespace::regnamespace::text IN ('wallet', 'matcher', 'settlement', 'orders')
+FROM pg_constraint WHERE connamespace::regnamespace::text = ANY ($1)
 UNION ALL
 SELECT 'index', schemaname || '.' || indexname, indexdef FROM pg_indexes
-WHERE schemaname IN ('wallet', 'matcher', 'settlement', 'orders')
+WHERE schemaname = ANY ($1)
 UNION ALL
-SELECT 'function', proname, prosrc FROM pg_proc WHERE pronamespace::regnamespace::text = 'wallet'
+SELECT 'function', proname, prosrc FROM pg_proc WHERE pronamespace::regnamespace::text = ANY ($1)
 ORDER BY 1, 2
 """
+SCHEMAS = ["wallet", "matcher", "settlement", "orders", "operations", "market_data"]
 
 
 async def schema_of(dsn: str) -> list[tuple]:
     connection = await asyncpg.connect(dsn)
     try:
-        return [tuple(row.values()) for row in await connection.fetch(SCHEMA)]
+        return [tuple(row.values()) for row in await connection.fetch(SCHEMA, SCHEMAS)]
     finally:
         await connection.close()
 

@@ -1,7 +1,10 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from cli import configuration
+from cli.main import cli
 from libs.config import ConfigError, Section, Settings, load_settings
 
 
@@ -53,3 +56,50 @@ def test_every_setting_is_described() -> None:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             undescribed = [key for key, item in field.annotation.model_fields.items() if not item.description]
             assert not undescribed, name
+
+
+def test_the_file_may_name_environment_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text('wallet: {queue_max: "${WAITING:7}"}\nredis: {url: "redis://${REDIS_HOST}:6379/0"}\n')
+    monkeypatch.setenv("TRADE_ENGINE_CONFIG", str(path))
+    with pytest.raises(ConfigError, match="REDIS_HOST"):
+        load_settings()
+    monkeypatch.setenv("REDIS_HOST", "cache")
+    assert load_settings().wallet.queue_max == 7
+    assert load_settings().redis.url.get_secret_value() == "redis://cache:6379/0"
+    monkeypatch.setenv("WAITING", "9")
+    assert load_settings().wallet.queue_max == 9
+
+
+def test_a_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("amqp://user:hidden@broker/\n")
+    monkeypatch.setenv("TRADE_ENGINE_RABBITMQ_URL_FILE", str(secret))
+    assert load_settings().rabbitmq.url.get_secret_value() == "amqp://user:hidden@broker/"
+    monkeypatch.setenv("TRADE_ENGINE_RABBITMQ_URL", "amqp://other/")
+    assert load_settings().rabbitmq.url.get_secret_value() == "amqp://other/", "the variable goes before the file"
+    monkeypatch.setenv("TRADE_ENGINE_REDIS_URL_FILE", str(tmp_path / "missing"))
+    with pytest.raises(ConfigError, match="TRADE_ENGINE_REDIS_URL_FILE"):
+        load_settings()
+    monkeypatch.delenv("TRADE_ENGINE_REDIS_URL_FILE")
+    monkeypatch.setenv("TRADE_ENGINE_WALLET_PORT_FILE", str(secret))
+    with pytest.raises(ConfigError, match="TRADE_ENGINE_WALLET_PORT_FILE"):
+        load_settings()
+
+
+def test_the_example_holds_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = load_settings()
+    monkeypatch.setenv("TRADE_ENGINE_CONFIG", str(configuration.EXAMPLE))
+    assert load_settings() == defaults
+
+
+def test_what_is_shown_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADE_ENGINE_DATABASE_DSN", "postgresql://user:hidden@host/name")
+    for arguments in (["config", "show"], ["config", "show", "--json"]):
+        done = CliRunner().invoke(cli, arguments)
+        assert done.exit_code == 0
+        assert "hidden" not in done.output
+        assert configuration.MASK in done.output
+    monkeypatch.setenv("TRADE_ENGINE_DATABASE_POOL_MAX", "0")
+    with pytest.raises(ConfigError, match=r"database\.pool_max"):
+        CliRunner().invoke(cli, ["config", "check"], catch_exceptions=False)

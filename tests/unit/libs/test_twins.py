@@ -4,7 +4,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from exchange.common.v1 import order_pb2, reason_pb2
+from exchange.common.v1 import order_pb2, reason_pb2, symbol_pb2
 
 from libs import orders
 from libs.ids import new_id, parse_id, parse_text
@@ -25,10 +25,16 @@ def test_reasons_are_those_of_the_proto() -> None:
     ("name", "proto", "prefix"),
     [("Side", order_pb2.Side, "SIDE_"), ("OrderType", order_pb2.OrderType, "ORDER_TYPE_"),
      ("TimeInForce", order_pb2.TimeInForce, "TIME_IN_FORCE_"),
-     ("Status", order_pb2.OrderStatus, "ORDER_STATUS_")],
+     ("Status", order_pb2.OrderStatus, "ORDER_STATUS_"), ("SelfTrade", order_pb2.SelfTrade, "SELF_TRADE_"),
+     ("SymbolStatus", symbol_pb2.SymbolStatus, "SYMBOL_STATUS_")],
 )  # fmt: skip
 def test_choices_are_those_of_the_proto(name: str, proto, prefix: str) -> None:
     assert {item.name: item.value for item in getattr(orders, name)} == proto_values(proto, prefix)
+
+
+def test_post_only_is_that_of_the_proto_and_off_where_not_given() -> None:
+    twins = {item.name: item.value for item in orders.PostOnly}
+    assert twins == {"OFF": 0, **proto_values(order_pb2.PostOnly, "POST_ONLY_")}
 
 
 def test_the_life_of_an_order_is_told_for_every_status_and_ends() -> None:

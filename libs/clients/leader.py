@@ -1,0 +1,99 @@
+"""A shard's leader: found through its lease, followed when it moves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import grpc.aio
+import structlog
+from exchange.matcher.v1 import matcher_pb2_grpc
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from libs.db.pool import DatabaseAway, Pool
+from libs.reasons import PASSING, Reason, Refused, RefusedError
+from libs.rpc.client import Peer, open_channel
+from libs.rpc.errors import refused_from_call
+
+SELECT_OWNER = "SELECT address FROM matcher.shards WHERE shard = $1"
+LOOK_AFTER_S = 0.5
+
+log = structlog.get_logger()
+
+
+class ShardLeader:
+    """Calls whoever leads a shard now."""
+
+    def __init__(self, *, pool: Pool, peer: Peer, shard: int, patience_s: float) -> None:
+        self.shard = shard
+        self._pool = pool
+        self._peer = peer
+        self._patience_s = patience_s
+        self._address = ""
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: matcher_pb2_grpc.MatcherServiceAsyncStub | None = None
+
+    async def call(self, method: str, request: object) -> Any:
+        """The response, for requests that may be sent again.
+
+        Raises RefusedError; a passing fault after `patience_s`, with the outcome unknown.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_is_passing),
+            stop=stop_after_delay(self._patience_s),
+            wait=wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                if attempt.retry_state.attempt_number > 1 or self._stub is None:
+                    await self._find()
+                return await self._while_it_leads(self._peer.call(getattr(self._stub, method), request))
+        raise AssertionError("tenacity returns or raises")
+
+    async def stream(self, method: str, request: object, *, timeout_s: float) -> AsyncIterator[Any]:
+        """The responses of a server stream that ends within `timeout_s`; not tried again. Raises RefusedError."""
+        await self._find()
+        try:
+            async for response in getattr(self._stub, method)(
+                request, timeout=timeout_s, metadata=self._peer.metadata()
+            ):
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise refused_from_call(error, dependency="matcher") from error
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _while_it_leads(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """A leader that is paused or cut off answers nothing: once another leads, there is nothing to wait for."""
+        answer = asyncio.create_task(call)
+        try:
+            while not (await asyncio.wait({answer}, timeout=LOOK_AFTER_S))[0]:
+                if await self._owner() != self._address:
+                    raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    async def _owner(self) -> str:
+        try:
+            return str(await self._pool.fetchval(SELECT_OWNER, self.shard) or "")
+        except DatabaseAway as error:
+            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"})) from error
+
+    async def _find(self) -> None:
+        address = await self._owner()
+        if not address:
+            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+        if address != self._address:
+            log.info("matcher found", address=address, shard=self.shard)
+            await self.close()
+            self._address = address
+            self._channel = open_channel(address)
+            self._stub = matcher_pb2_grpc.MatcherServiceStub(self._channel)
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, RefusedError) and error.refused.reason in PASSING

@@ -1,0 +1,30 @@
+"""How many may listen at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Gauge
+
+from libs.reasons import Reason, Refused, RefusedError
+
+
+class Seats:
+    """A limit on subscribers, shown by a gauge."""
+
+    def __init__(self, limit: int, gauge: Gauge) -> None:
+        self._limit = limit
+        self._gauge = gauge
+        self._taken = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Take a seat for as long as this lasts. Raises RefusedError(TOO_MANY_SUBSCRIBERS)."""
+        if self._taken >= self._limit:
+            raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {self._limit}"))
+        self._taken += 1
+        self._gauge.set(self._taken)
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._gauge.set(self._taken)

@@ -1,0 +1,24 @@
+"""Times as callers give them: google.protobuf.Timestamp, between 1970 and 2262, which nanoseconds in 64 bits can tell."""
+
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from libs.reasons import Reason, Refused, RefusedError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NANOSECONDS_END = 2**63
+_NANOS_END = 10**9
+_SECONDS_END = NANOSECONDS_END // _NANOS_END
+
+
+def parse_time_ns(time: Timestamp, *, field: str) -> int:
+    """Nanoseconds since 1970 UTC. Raises RefusedError(AMOUNT_OUT_OF_RANGE)."""
+    if not (0 <= time.seconds < _SECONDS_END and 0 <= time.nanos < _NANOS_END):
+        raise RefusedError(Refused(Reason.AMOUNT_OUT_OF_RANGE, field=field, rule="between 1970 and 2262"))
+    return time.seconds * _NANOS_END + time.nanos
+
+
+def parse_time(time: Timestamp, *, field: str) -> datetime:
+    """A datetime in UTC, to the microsecond. Raises as `parse_time_ns`."""
+    return _EPOCH + timedelta(microseconds=parse_time_ns(time, field=field) // 1000)
