@@ -13,20 +13,20 @@ from bench.core import Flow
 from bench.support import Clock, write_results
 from cli.embedded import EmbeddedPostgres
 from cli.stack import temporary_folder
+from libs.books import BookHub
 from libs.bus.interface import nothing
 from libs.config import Database
 from libs.db.migrations import migrate_up
 from libs.db.pool import open_pool
 from libs.money import format_units
 from libs.runtime import collect_garbage_rarely
-from services.matcher.books import BookHub
+from libs.tape import TradeHub
 from services.matcher.core.commands import AmendOrder, CancelOrder, Command, NewOrder
 from services.matcher.core.snapshot import state_hash
 from services.matcher.journal import Journal
 from services.matcher.recovery import State, recover
 from services.matcher.relay import Relay
 from services.matcher.sequencer import Sequencer
-from services.matcher.tape import TradeHub
 
 BATCH = 500
 LIVE_TARGET = 5000
@@ -74,7 +74,7 @@ async def fill(journal: Journal, commands: int) -> None:
     flow = Flow(3, spread_ticks=200, drift_per_order=0.2, live_target=LIVE_TARGET)
     relay = Relay(journal=journal, publisher=SilentBus(), keep_s=60)  # type: ignore[arg-type]  # publishes nothing
     sequencer = Sequencer(
-        journal=journal, books=BookHub(subscribers_max=1), trades=TradeHub(subscribers_max=1), relay=relay,
+        journal=journal, books=BookHub(subscribers_max=1, depth_max=10), trades=TradeHub(subscribers_max=1), relay=relay,
         clock_ns=time.time_ns,
     )  # fmt: skip
     lease = await journal.take_lease()

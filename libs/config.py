@@ -44,7 +44,7 @@ class Database(Section):
 
 
 class Redis(Section):
-    """Redis, for rate limits."""
+    """Redis: limits, one-time tokens, the newest books."""
 
     url: SecretStr = Field(SecretStr(""), description="redis://host:port/0; empty: embedded")
 
@@ -141,7 +141,8 @@ class MarketData(Service):
 
     port: Port = Field(50055, description="gRPC port")
     metrics_port: Port = Field(9095, description="Prometheus port; 0: none")
-    streams_max: int = Field(1000, ge=1, description="StreamTickers and StreamCandles subscribers per process")
+    streams_max: int = Field(1000, ge=1, description="Subscribers of each kind (books, trades, tickers and candles)")
+    book_depth: int = Field(100, ge=20, le=1000, description="Levels of each side that are mirrored of every book")
 
 
 class Edge(Section):

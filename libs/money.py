@@ -32,6 +32,12 @@ def parse_units(text: str, *, field: str) -> int:
     return int(whole) * UNIT + (int(fraction.ljust(DECIMALS, "0")) if fraction else 0)
 
 
+def own_units(text: str) -> int:
+    """Units of 10^-8 in a string that `format_units` made; a sum may have more digits than an amount of a user."""
+    whole, _, fraction = text.partition(".")
+    return int(whole) * UNIT + int(fraction.ljust(DECIMALS, "0"))
+
+
 def parse_positive(text: str, *, field: str) -> int:
     """As parse_units, and above zero (else RefusedError with AMOUNT_NOT_POSITIVE)."""
     units = parse_units(text, field=field)

@@ -1,6 +1,8 @@
 """A shard's leader: found through its lease, followed when it moves."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -29,6 +31,8 @@ class ShardLeader:
         self._peer = peer
         self._patience_s = patience_s
         self._address = ""
+        self._looking = asyncio.Lock()
+        self._seen = 0.0, ""
         self._channel: grpc.aio.Channel | None = None
         self._stub: matcher_pb2_grpc.MatcherServiceAsyncStub | None = None
 
@@ -61,6 +65,25 @@ class ShardLeader:
         except grpc.aio.AioRpcError as error:
             raise refused_from_call(error, dependency="matcher") from error
 
+    async def follow(self, method: str, request: object) -> AsyncIterator[Any]:
+        """The responses of an endless server stream, while this leader leads. Raises RefusedError when it breaks off."""
+        await self._find()
+        address = self._address
+        call = getattr(self._stub, method)(request, metadata=self._peer.metadata())
+        watching = asyncio.create_task(self._cancel_when_moved(call, address))
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise refused_from_call(error, dependency="matcher") from error
+        except asyncio.CancelledError:
+            if not watching.done():
+                raise
+            raise _away("matcher") from None
+        finally:
+            watching.cancel()
+            call.cancel()
+
     async def close(self) -> None:
         """Close the channel."""
         if self._channel is not None:
@@ -72,27 +95,43 @@ class ShardLeader:
         try:
             while not (await asyncio.wait({answer}, timeout=LOOK_AFTER_S))[0]:
                 if await self._owner() != self._address:
-                    raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+                    raise _away("matcher")
             return answer.result()
         finally:
             answer.cancel()
+
+    async def _cancel_when_moved(self, call: Any, address: str) -> None:
+        """One look for all streams: of those who look at the same time, the others take what the first one saw."""
+        while True:
+            await asyncio.sleep(LOOK_AFTER_S)
+            async with self._looking:
+                if time.monotonic() - self._seen[0] > LOOK_AFTER_S / 2:
+                    with contextlib.suppress(RefusedError):
+                        self._seen = time.monotonic(), await self._owner()
+            if self._seen[1] not in {"", address}:
+                call.cancel()
+                return
 
     async def _owner(self) -> str:
         try:
             return str(await self._pool.fetchval(SELECT_OWNER, self.shard) or "")
         except DatabaseAway as error:
-            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"})) from error
+            raise _away("postgresql") from error
 
     async def _find(self) -> None:
         address = await self._owner()
         if not address:
-            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+            raise _away("matcher")
         if address != self._address:
             log.info("matcher found", address=address, shard=self.shard)
             await self.close()
             self._address = address
             self._channel = open_channel(address)
             self._stub = matcher_pb2_grpc.MatcherServiceStub(self._channel)
+
+
+def _away(dependency: str) -> RefusedError:
+    return RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": dependency}))
 
 
 def _is_passing(error: BaseException) -> bool:

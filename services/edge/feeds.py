@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import grpc.aio
 import structlog
 from exchange.market_data.v1 import candle_pb2, market_data_pb2, market_data_pb2_grpc
-from exchange.matcher.v1 import book_pb2, matcher_pb2, matcher_pb2_grpc
+from exchange.matcher.v1 import book_pb2
 from google.protobuf.json_format import MessageToDict
 from starlette.websockets import WebSocket
 
@@ -21,7 +21,7 @@ from libs.ids import new_id
 from libs.money import parse_units
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import refused_from_call
-from services.edge.backends import MARKET_DATA, MATCHER, Backends
+from services.edge.backends import MARKET_DATA, Backends
 
 RING_MAX = 64
 _RECONNECT_S = 0.5
@@ -61,11 +61,11 @@ class BookView:
 
     def stream(self, backends: Backends, metadata: tuple[tuple[str, str], ...]) -> AsyncIterator[Any]:
         """See View."""
-        stub = matcher_pb2_grpc.MatcherServiceStub(backends.channel(MATCHER))
-        request = matcher_pb2.StreamBookRequest(symbol=self._subject.symbol, depth=int(self._subject.option))
+        stub = market_data_pb2_grpc.MarketDataServiceStub(backends.channel(MARKET_DATA))
+        request = market_data_pb2.StreamBookRequest(symbol=self._subject.symbol, depth=int(self._subject.option))
         return aiter(stub.StreamBook(request, metadata=metadata))
 
-    def take(self, response: matcher_pb2.StreamBookResponse) -> list[str]:
+    def take(self, response: market_data_pb2.StreamBookResponse) -> list[str]:
         """See View."""
         book: book_pb2.Book | book_pb2.BookDelta
         if response.HasField("snapshot"):
@@ -104,10 +104,11 @@ class TradesView:
 
     def stream(self, backends: Backends, metadata: tuple[tuple[str, str], ...]) -> AsyncIterator[Any]:
         """See View."""
-        stub = matcher_pb2_grpc.MatcherServiceStub(backends.channel(MATCHER))
-        return aiter(stub.StreamTrades(matcher_pb2.StreamTradesRequest(symbol=self._subject.symbol), metadata=metadata))
+        stub = market_data_pb2_grpc.MarketDataServiceStub(backends.channel(MARKET_DATA))
+        request = market_data_pb2.StreamTradesRequest(symbol=self._subject.symbol)
+        return aiter(stub.StreamTrades(request, metadata=metadata))
 
-    def take(self, response: matcher_pb2.StreamTradesResponse) -> list[str]:
+    def take(self, response: market_data_pb2.StreamTradesResponse) -> list[str]:
         """See View."""
         trades = [MessageToDict(trade) for trade in response.trades]
         return [json.dumps({"channel": "trades", "symbol": self._subject.symbol, "trades": trades})]
@@ -246,7 +247,7 @@ class Feeds:
 
     async def _follow(self, feed: _Feed, subject: Subject) -> None:
         while True:
-            metadata = self._backends.metadata(MATCHER, authorization="", request_id=new_id())
+            metadata = self._backends.metadata(MARKET_DATA, authorization="", request_id=new_id())
             try:
                 async for response in feed.view.stream(self._backends, metadata):
                     feed.take(response)

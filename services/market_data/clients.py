@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
-from exchange.matcher.v1 import matcher_pb2
+from exchange.matcher.v1 import book_pb2, matcher_pb2
 from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
 
 from libs.clients.leader import ShardLeader
@@ -12,6 +12,8 @@ from libs.money import parse_units
 from libs.rpc.client import Peer
 from libs.rpc.errors import refused_from_call
 from services.market_data.core.chart import Tick
+
+PublicTrade = matcher_pb2.PublicTrade
 
 
 class Sources:
@@ -21,13 +23,30 @@ class Sources:
         self._leaders = leaders
         self._settlement = settlement_pb2_grpc.SettlementServiceStub(settlement)
         self._peer = peer
+        self._shard_of: dict[str, ShardLeader] = {}
 
     async def symbols(self) -> list[str]:
         """Every market. Raises RefusedError where a shard does not answer."""
         answers = await asyncio.gather(
             *(leader.call("ListSymbols", matcher_pb2.ListSymbolsRequest()) for leader in self._leaders)
         )
-        return sorted(symbol.symbol for answer in answers for symbol in answer.symbols)
+        for leader, answer in zip(self._leaders, answers, strict=True):
+            self._shard_of |= {symbol.symbol: leader for symbol in answer.symbols}
+        return sorted(self._shard_of)
+
+    async def book(
+        self, symbol: str, depth: int, *, after_sequence: int
+    ) -> AsyncIterator[book_pb2.Book | book_pb2.BookDelta]:
+        """A known market's book as its matcher tells it, without end. Raises RefusedError when it breaks off."""
+        request = matcher_pb2.StreamBookRequest(symbol=symbol, depth=depth, after_sequence=after_sequence)
+        async for response in self._shard_of[symbol].follow("StreamBook", request):
+            yield response.snapshot if response.HasField("snapshot") else response.delta
+
+    async def newest_trades(self, symbol: str, *, after_sequence: int) -> AsyncIterator[Sequence[PublicTrade]]:
+        """A known market's trades after a number, as far back as its matcher remembers, without end. Raises as `book`."""
+        request = matcher_pb2.StreamTradesRequest(symbol=symbol, after_sequence=after_sequence)
+        async for response in self._shard_of[symbol].follow("StreamTrades", request):
+            yield response.trades
 
     async def trades(self, symbol: str, after_sequence: int) -> AsyncIterator[list[Tick]]:
         """Settled trades after a number, in order, without gaps and without end. Raises RefusedError when it breaks off."""

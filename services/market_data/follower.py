@@ -1,4 +1,4 @@
-"""Follows every market: settled trades in, candles grown, stored once a second, readers woken.
+"""Follows every market: settled trades in, candles grown, stored once a second, readers woken; books mirrored beside.
 
 The stream of settled trades has no gaps and begins after any number, so that a restart goes on where the store is.
 """
@@ -13,6 +13,7 @@ from libs.db.pool import DatabaseAway
 from libs.reasons import RefusedError
 from services.market_data.clients import Sources
 from services.market_data.core.chart import Candle, Chart, Interval
+from services.market_data.mirrors import Mirrors
 from services.market_data.store import CandleStore
 
 STORE_EVERY_S = 1.0
@@ -28,10 +29,17 @@ class Follower:
     """Charts of all markets. `on_change` is told the symbol after every batch of trades."""
 
     def __init__(
-        self, *, store: CandleStore, sources: Sources, charts: dict[str, Chart], on_change: Callable[[str], None]
+        self,
+        *,
+        store: CandleStore,
+        sources: Sources,
+        mirrors: Mirrors,
+        charts: dict[str, Chart],
+        on_change: Callable[[str], None],
     ) -> None:
         self._store = store
         self._sources = sources
+        self._mirrors = mirrors
         self._on_change = on_change
         self.charts = charts
         self._stored: dict[str, int] = {}
@@ -46,6 +54,8 @@ class Follower:
                             self.charts[symbol] = chart = await self._store.chart(symbol)
                             self._stored[symbol] = chart.last_sequence
                             group.create_task(self._follow(symbol, chart))
+                            group.create_task(self._mirrors.follow_book(symbol))
+                            group.create_task(self._mirrors.follow_trades(symbol))
                 except (RefusedError, *DatabaseAway) as error:
                     log.warning("markets unknown", error=f"{type(error).__name__}: {error}")
                     await asyncio.sleep(_RETRY_S)

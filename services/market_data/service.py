@@ -6,12 +6,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exchange.market_data.v1 import market_data_pb2, market_data_pb2_grpc
+from exchange.matcher.v1 import book_pb2
 
 from libs.orders import symbol_name
 from libs.paging import page_size
+from libs.reasons import Reason, Refused, RefusedError
 from libs.times import parse_time
 from services.market_data.core.chart import Candle, Chart
 from services.market_data.follower import Follower
+from services.market_data.mirrors import Mirrors
 from services.market_data.store import CandleStore
 from services.market_data.streams import MarketStreams
 from services.market_data.wire import candle_message, interval_from, ticker_message
@@ -25,10 +28,38 @@ _END = datetime.max.replace(tzinfo=UTC)
 class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
     """Speaks gRPC; decides nothing."""
 
-    def __init__(self, *, follower: Follower, store: CandleStore, streams: MarketStreams) -> None:
+    def __init__(self, *, follower: Follower, mirrors: Mirrors, store: CandleStore, streams: MarketStreams) -> None:
         self._follower = follower
+        self._mirrors = mirrors
         self._store = store
         self._streams = streams
+
+    async def GetBook(self, request: market_data_pb2.GetBookRequest, context: Any) -> market_data_pb2.GetBookResponse:
+        """See the proto."""
+        del context
+        book = self._mirrors.snapshot(self._symbol(request.symbol), request.depth)
+        return market_data_pb2.GetBookResponse(book=book)
+
+    async def StreamBook(
+        self, request: market_data_pb2.StreamBookRequest, context: Any
+    ) -> AsyncIterator[market_data_pb2.StreamBookResponse]:
+        """See the proto."""
+        del context
+        symbol = self._symbol(request.symbol)
+        async for update in self._mirrors.books(symbol, request.depth, request.after_sequence):
+            if isinstance(update, book_pb2.Book):
+                yield market_data_pb2.StreamBookResponse(snapshot=update)
+            else:
+                yield market_data_pb2.StreamBookResponse(delta=update)
+
+    async def StreamTrades(
+        self, request: market_data_pb2.StreamTradesRequest, context: Any
+    ) -> AsyncIterator[market_data_pb2.StreamTradesResponse]:
+        """See the proto."""
+        del context
+        after = request.after_sequence if request.HasField("after_sequence") else None
+        async for trades in self._mirrors.trades(self._symbol(request.symbol), after):
+            yield market_data_pb2.StreamTradesResponse(trades=trades)
 
     async def ListTickers(
         self, request: market_data_pb2.ListTickersRequest, context: Any
@@ -36,7 +67,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
         """See the proto."""
         del context
         now_ns = time.time_ns()
-        symbol = symbol_name(request.symbol)
+        symbol = self._symbol(request.symbol)
         charts: dict[str, Chart] = {symbol: self._streams.chart(symbol)} if symbol else self._follower.charts
         return market_data_pb2.ListTickersResponse(
             tickers=[ticker_message(name, chart, now_ns) for name, chart in sorted(charts.items())]
@@ -47,7 +78,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
     ) -> market_data_pb2.ListCandlesResponse:
         """See the proto."""
         del context
-        symbol, interval = symbol_name(request.symbol), interval_from(request.interval)
+        symbol, interval = self._symbol(request.symbol), interval_from(request.interval)
         chart = self._streams.chart(symbol)
         size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         since = parse_time(request.from_time, field="from_time") if request.HasField("from_time") else _START
@@ -71,7 +102,7 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
     ) -> AsyncIterator[market_data_pb2.StreamTickersResponse]:
         """See the proto."""
         del context
-        symbol = symbol_name(request.symbol)
+        symbol = self._symbol(request.symbol)
         async for chart in self._streams.tickers(symbol):
             yield market_data_pb2.StreamTickersResponse(ticker=ticker_message(symbol, chart, time.time_ns()))
 
@@ -80,6 +111,12 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
     ) -> AsyncIterator[market_data_pb2.StreamCandlesResponse]:
         """See the proto."""
         del context
-        symbol, interval = symbol_name(request.symbol), interval_from(request.interval)
+        symbol, interval = self._symbol(request.symbol), interval_from(request.interval)
         async for candle in self._streams.candles(symbol, interval):
             yield market_data_pb2.StreamCandlesResponse(candle=candle_message(symbol, interval, candle))
+
+    def _symbol(self, text: str) -> str:
+        """Raises RefusedError(DEPENDENCY_UNAVAILABLE) while no matcher has told which markets there are."""
+        if not self._follower.charts:
+            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+        return symbol_name(text)

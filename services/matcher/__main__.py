@@ -10,22 +10,25 @@ from exchange.matcher.v1 import command_pb2, matcher_pb2, matcher_pb2_grpc
 from prometheus_client import Gauge
 
 from libs.batching import Batcher
+from libs.books import BookHub
 from libs.bus.connect import connect_publisher
 from libs.config import Settings
 from libs.db.pool import DatabaseAway, open_pool
 from libs.identity import TokenVerifier
 from libs.rpc.server import RpcServer
 from libs.runtime import run_service, serve_until_stopped
-from services.matcher.books import BookHub
+from libs.tape import TradeHub
+from services.matcher.core.orders import Trade
 from services.matcher.journal import Journal, Lease
 from services.matcher.relay import Relay
 from services.matcher.sequencer import FATAL, TICK, Sequencer
 from services.matcher.service import Answer, MatcherService
 from services.matcher.snapshots import keep_snapshots
-from services.matcher.tape import TradeHub
 
 TIME_KEPT_S = 0.5
 LEADING = Gauge("matcher_leading", "1 while this process leads its shard")
+
+DEPTH_MAX = 1000
 
 log = structlog.get_logger()
 
@@ -38,7 +41,8 @@ async def main(settings: Settings) -> None:
     journal = Journal(pool, shard=mine.shard, owner=owner, address=mine.target(), lease_ms=mine.lease_ms)
     publisher = connect_publisher(settings, pool)
     relay = Relay(journal=journal, publisher=publisher, keep_s=mine.outbox_keep_s)
-    books, trades = BookHub(subscribers_max=mine.streams_max), TradeHub(subscribers_max=mine.streams_max)
+    books = BookHub(subscribers_max=mine.streams_max, depth_max=DEPTH_MAX)
+    trades: TradeHub[Trade] = TradeHub(subscribers_max=mine.streams_max)
     sequencer = Sequencer(journal=journal, books=books, trades=trades, relay=relay, clock_ns=time.time_ns)
 
     lease = await wait_for_lease(journal, mine.lease_ms)

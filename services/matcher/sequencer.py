@@ -11,16 +11,16 @@ import structlog
 from exchange.matcher.v1 import command_pb2
 from prometheus_client import Counter, Gauge, Histogram
 
+from libs.books import BookHub
 from libs.db.pool import DatabaseAway
 from libs.reasons import RefusedError
-from services.matcher.books import BookHub
+from libs.tape import TradeHub
 from services.matcher.core.commands import Symbol
 from services.matcher.core.engine import Engine
-from services.matcher.core.orders import Outcome
+from services.matcher.core.orders import Outcome, Trade
 from services.matcher.journal import Journal, Lease, LeaseLostError
 from services.matcher.recovery import JournalBrokenError, State, recover
 from services.matcher.relay import Relay
-from services.matcher.tape import TradeHub
 from services.matcher.wire import command_from, event_messages, question_from, result_message, symbol_message
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ class Sequencer:
     """Owns the engine of one shard."""
 
     def __init__(
-        self, *, journal: Journal, books: BookHub, trades: TradeHub, relay: Relay, clock_ns: Callable[[], int]
+        self, *, journal: Journal, books: BookHub, trades: TradeHub[Trade], relay: Relay, clock_ns: Callable[[], int]
     ) -> None:
         self._journal = journal
         self._books = books
@@ -153,7 +153,8 @@ class Sequencer:
                 self._trades.load(name, market.trades)
         self._relay.hand_over(position, events)
         for outcome in outcomes:
-            for trade in outcome.trades:
-                MATCHED.labels(trade.symbol.name).inc()
-            self._trades.publish(outcome.trades)
+            if outcome.trades:
+                symbol = outcome.trades[0].symbol.name
+                MATCHED.labels(symbol).inc(len(outcome.trades))
+                self._trades.publish(symbol, outcome.trades)
         self._books.publish({name: market.book for name, market in self.engine.markets.items() if market.book.changed})

@@ -3,19 +3,20 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from exchange.matcher.v1 import command_pb2, matcher_pb2, matcher_pb2_grpc
+from exchange.matcher.v1 import book_pb2, command_pb2, matcher_pb2, matcher_pb2_grpc
 
 from libs.batching import Batcher
+from libs.books import BookHub
 from libs.money import format_units
 from libs.orders import Side, symbol_name
 from libs.reasons import Reason, Refused, RefusedError
-from services.matcher.books import BookHub
+from libs.tape import TradeHub
+from services.matcher.core.orders import Trade
 from services.matcher.core.snapshot import state_hash
 from services.matcher.journal import Journal
 from services.matcher.relay import Relay
 from services.matcher.retelling import Reteller
 from services.matcher.sequencer import COMMANDS_MAX, FATAL, Sequencer
-from services.matcher.tape import TradeHub
 from services.matcher.wire import checked_symbol, public_trade, symbol_message
 
 Answer = command_pb2.CommandResult | RefusedError
@@ -30,7 +31,7 @@ class MatcherService(matcher_pb2_grpc.MatcherServiceServicer):
         intake: Batcher[command_pb2.Command, Answer],
         sequencer: Sequencer,
         books: BookHub,
-        trades: TradeHub,
+        trades: TradeHub[Trade],
         journal: Journal,
         relay: Relay,
         batch_max: int,
@@ -68,8 +69,11 @@ class MatcherService(matcher_pb2_grpc.MatcherServiceServicer):
     ) -> AsyncIterator[matcher_pb2.StreamBookResponse]:
         """See the proto."""
         del context
-        async for response in self._books.subscribe(symbol_name(request.symbol), request.depth, request.after_sequence):
-            yield response
+        async for update in self._books.subscribe(symbol_name(request.symbol), request.depth, request.after_sequence):
+            if isinstance(update, book_pb2.Book):
+                yield matcher_pb2.StreamBookResponse(snapshot=update)
+            else:
+                yield matcher_pb2.StreamBookResponse(delta=update)
 
     async def StreamTopOfBook(
         self, request: matcher_pb2.StreamTopOfBookRequest, context: Any

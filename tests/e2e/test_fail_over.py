@@ -1,7 +1,6 @@
 """A standby takes over from a leader that dies, and from one that only sleeps, which then must not write."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -16,36 +15,15 @@ import grpc.aio
 import pytest
 from exchange.common.v1 import order_pb2
 
-from cli.processes import free_port
 from libs.ids import new_id
 from libs.rpc.breaker import is_passing
 from tests.support.engine import Engine, order_from, running, stack_on
 from tests.support.servers import Servers
+from tests.support.standby import Standby
 
 ROOT = Path(__file__).resolve().parents[2]
 TRADERS = 12
 LEASE_MS = 1000
-
-
-class Standby:
-    """A second matcher of the same shard."""
-
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        self.port = free_port()
-        environment = {
-            **os.environ, **engine.stack.environment, "TRADE_ENGINE_MATCHER_PORT": str(self.port),
-            "TRADE_ENGINE_MATCHER_METRICS_PORT": "0",
-        }  # fmt: skip
-        self.log = (folder / "standby.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "services.matcher"], cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
-        )
-
-    def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
-        self.log.close()
 
 
 @pytest.fixture

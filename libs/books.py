@@ -1,14 +1,15 @@
 """What the world sees of the books: the newest view per symbol, and a short ring of deltas for those who keep up.
 
-The matcher never waits for a subscriber, and no subscriber has a queue: each remembers the sequence it was last told, and
-is told the deltas since, or, where the ring no longer has them, a new snapshot.
+Who publishes never waits for a subscriber, and no subscriber has a queue: each remembers the sequence it was last told, and
+is told the deltas since, or, where the ring no longer has them, a new snapshot. The matcher tells its own books so, market
+data what it mirrors of them.
 """
 
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
 
 from exchange.matcher.v1 import book_pb2, matcher_pb2
 from prometheus_client import Gauge
@@ -17,10 +18,8 @@ from libs.money import format_units
 from libs.orders import Side
 from libs.reasons import Reason, Refused, RefusedError
 from libs.seats import Seats
-from services.matcher.core.book import Book
 
 DEPTH_DEFAULT = 20
-DEPTH_MAX = 1000
 RING_MAX = 256
 VIEWS_MAX = 64
 CHECKSUM_LEVELS = 10
@@ -30,10 +29,13 @@ SUBSCRIBERS = Gauge("book_stream_subscribers", "Open StreamBook calls")
 Levels = dict[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    sequence: int
-    response: matcher_pb2.StreamBookResponse
+class Book(Protocol):
+    """A book as it is told: the matcher's own, or a mirror of it."""
+
+    changed: bool
+
+    def depth(self, side: Side, levels: int) -> list[tuple[int, int]]:
+        """(price, quantity shown) of the best levels, best first."""
 
 
 class _View:
@@ -46,7 +48,13 @@ class _View:
         self.left_at = 0  # the sequence at which its last reader went
         self.asks: Levels = {}
         self.bids: Levels = {}
-        self.ring: deque[_Change] = deque(maxlen=RING_MAX)
+        self.ring: deque[book_pb2.BookDelta] = deque(maxlen=RING_MAX)
+
+    def begin(self, book: Book) -> None:
+        """Forget what was, and show this."""
+        self.asks = dict(book.depth(Side.SELL, self.depth))
+        self.bids = dict(book.depth(Side.BUY, self.depth))
+        self.ring.clear()
 
     def advance(self, book: Book, sequence: int, checksum: int) -> None:
         """Work out what changed since the last commit. An empty delta keeps the sequence gapless."""
@@ -59,7 +67,7 @@ class _View:
             bids=_difference(self.bids, bids),
             checksum=checksum,
         )
-        self.ring.append(_Change(sequence, matcher_pb2.StreamBookResponse(delta=delta)))
+        self.ring.append(delta)
         self.asks, self.bids = asks, bids
 
 
@@ -70,23 +78,35 @@ class _Market:
         self.views: dict[int, _View] = {}
         self.moved = asyncio.Event()
 
+    def wake(self) -> None:
+        """Wake the subscribers."""
+        self.moved.set()
+        self.moved = asyncio.Event()
+
 
 class BookHub:
-    """Views and subscribers of all books of this shard."""
+    """Views and subscribers of all books of this process, to a depth of at most `depth_max` levels."""
 
-    def __init__(self, *, subscribers_max: int) -> None:
+    def __init__(self, *, subscribers_max: int, depth_max: int) -> None:
         self._markets: dict[str, _Market] = {}
         self._seats = Seats(subscribers_max, SUBSCRIBERS)
+        self._depth_max = depth_max
 
     def load(self, symbol: str, book: Book, sequence: int) -> None:
-        """Show a book as it was recovered, numbered from here on.
+        """Show a book as it was recovered, numbered from here on; who had it before is told the whole.
 
-        `sequence` is the last command of the journal: no book has changed more often, so that no number comes twice.
+        A sequence never stands for two states: a matcher's begins at the last command of its journal, and no book has
+        changed more often than that.
         """
-        self._markets[symbol] = _Market(book, sequence)
+        before = self._markets.get(symbol)
+        market = self._markets[symbol] = before or _Market(book)
+        market.book, market.sequence = book, sequence
         book.changed = False
+        for view in market.views.values():
+            view.begin(book)
+        market.wake()
 
-    def publish(self, changed: dict[str, Book]) -> None:
+    def publish(self, changed: Mapping[str, Book]) -> None:
         """Tell what a commit changed."""
         for symbol, book in changed.items():
             book.changed = False
@@ -100,12 +120,11 @@ class BookHub:
                     view.advance(book, market.sequence, checksum)
                     if not view.readers and market.sequence - view.left_at > RING_MAX:
                         del market.views[view.depth]  # who comes back now could not go on anyway
-            market.moved.set()
-            market.moved = asyncio.Event()
+            market.wake()
 
     def snapshot(self, symbol: str, depth: int) -> book_pb2.Book:
         """The best levels. Raises RefusedError (SYMBOL_UNKNOWN, AMOUNT_OUT_OF_RANGE for the depth)."""
-        market, depth = self._market(symbol), _checked_depth(depth)
+        market, depth = self._market(symbol), self._checked_depth(depth)
         return book_pb2.Book(
             symbol=symbol,
             sequence=market.sequence,
@@ -116,13 +135,13 @@ class BookHub:
 
     async def subscribe(
         self, symbol: str, depth: int, after_sequence: int = 0
-    ) -> AsyncIterator[matcher_pb2.StreamBookResponse]:
+    ) -> AsyncIterator[book_pb2.Book | book_pb2.BookDelta]:
         """A snapshot, then deltas; a snapshot again for who was too slow.
 
         Who comes back and names the sequence it has goes on with deltas, if the ring still reaches back to there.
         Raises RefusedError as `snapshot` does, and TOO_MANY_SUBSCRIBERS.
         """
-        market, depth = self._market(symbol), _checked_depth(depth)
+        market, depth = self._market(symbol), self._checked_depth(depth)
         with self._seats.one():
             view = self._open_view(market, symbol, depth)
             told = after_sequence or -1
@@ -135,11 +154,11 @@ class BookHub:
                         changes = [change for change in view.ring if change.sequence > told]
                         if told >= 0 and changes and changes[0].sequence == told + 1:
                             for change in changes:
-                                yield change.response
+                                yield change
                                 told = change.sequence
                         else:
                             told = market.sequence
-                            yield matcher_pb2.StreamBookResponse(snapshot=self.snapshot(symbol, depth))
+                            yield self.snapshot(symbol, depth)
                         continue
                     await moved.wait()
             finally:
@@ -186,10 +205,16 @@ class BookHub:
                 rule = f"at most {VIEWS_MAX} different depths at a time"
                 raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, field="depth", rule=rule))
             view = market.views[depth] = _View(symbol, depth)
-            view.asks = dict(market.book.depth(Side.SELL, depth))
-            view.bids = dict(market.book.depth(Side.BUY, depth))
+            view.begin(market.book)
         view.readers += 1
         return view
+
+    def _checked_depth(self, depth: int) -> int:
+        if depth == 0:
+            return DEPTH_DEFAULT
+        if not 1 <= depth <= self._depth_max:
+            raise RefusedError(Refused(Reason.AMOUNT_OUT_OF_RANGE, field="depth", rule=f"1 to {self._depth_max}"))
+        return depth
 
 
 def book_checksum(book: Book) -> int:
@@ -203,14 +228,6 @@ def book_checksum(book: Book) -> int:
 
 def _digits(units: int) -> str:
     return format_units(units).replace(".", "").lstrip("0")
-
-
-def _checked_depth(depth: int) -> int:
-    if depth == 0:
-        return DEPTH_DEFAULT
-    if not 1 <= depth <= DEPTH_MAX:
-        raise RefusedError(Refused(Reason.AMOUNT_OUT_OF_RANGE, field="depth", rule=f"1 to {DEPTH_MAX}"))
-    return depth
 
 
 def _difference(before: Levels, after: Levels) -> list[book_pb2.BookLevel]:

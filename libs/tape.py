@@ -1,19 +1,19 @@
 """The trades of each symbol for those who listen: the newest ones in a ring that all readers share.
 
-The matcher never waits for a reader, and none has a queue: each remembers the trade it was last told. One that is slower
-than the ring is long goes on at the ring's oldest; the sequence numbers show the gap, and settlement's tape has what is in
-it.
+Who publishes never waits for a reader, and no reader has a queue: each remembers the trade it was last told. One that is
+slower than the ring is long goes on at the ring's oldest; the sequence numbers show the gap, and settlement's tape has what
+is in it.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import Gauge
 
 from libs.reasons import Reason, Refused, RefusedError
 from libs.seats import Seats
-from services.matcher.core.orders import Trade
 
 RING_MAX = 1000
 AT_ONCE_MAX = 200
@@ -21,19 +21,30 @@ AT_ONCE_MAX = 200
 SUBSCRIBERS = Gauge("trade_stream_subscribers", "Open StreamTrades calls")
 
 
-class _Ring:
+class Numbered(Protocol):
+    """A trade, by its number in its symbol."""
+
+    @property
+    def sequence(self) -> int:
+        """From 1, without gaps."""
+
+
+T = TypeVar("T", bound=Numbered)
+
+
+class _Ring(Generic[T]):
     def __init__(self, last: int) -> None:
-        self.trades: deque[Trade] = deque(maxlen=RING_MAX)
+        self.trades: deque[T] = deque(maxlen=RING_MAX)
         self.last = last
         self.moved = asyncio.Event()
 
 
-class TradeHub:
-    """Rings and subscribers of all symbols of this shard."""
+class TradeHub(Generic[T]):
+    """Rings and subscribers of all symbols of this process."""
 
     def __init__(self, *, subscribers_max: int) -> None:
         self._seats = Seats(subscribers_max, SUBSCRIBERS)
-        self._rings: dict[str, _Ring] = {}
+        self._rings: dict[str, _Ring[T]] = {}
 
     def load(self, symbol: str, trades: int) -> None:
         """Know a symbol and how many trades it has had; one that is known stays as it is."""
@@ -44,16 +55,16 @@ class TradeHub:
         """Every symbol and the number of its last committed trade."""
         return sorted((symbol, ring.last) for symbol, ring in self._rings.items())
 
-    def publish(self, trades: Iterable[Trade]) -> None:
-        """Tell what a commit traded."""
+    def publish(self, symbol: str, trades: Iterable[T]) -> None:
+        """Tell what was traded."""
+        ring = self._rings[symbol]
         for trade in trades:
-            ring = self._rings[trade.symbol.name]
             ring.trades.append(trade)
             ring.last = trade.sequence
-            ring.moved.set()
-            ring.moved = asyncio.Event()
+        ring.moved.set()
+        ring.moved = asyncio.Event()
 
-    async def subscribe(self, symbol: str, after_sequence: int | None) -> AsyncIterator[list[Trade]]:
+    async def subscribe(self, symbol: str, after_sequence: int | None) -> AsyncIterator[list[T]]:
         """Trades after a sequence number as far as the ring reaches back, then new ones; without one only new ones.
 
         Raises RefusedError: SYMBOL_UNKNOWN, TOO_MANY_SUBSCRIBERS.

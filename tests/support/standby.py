@@ -1,0 +1,33 @@
+"""A second matcher of the same shard."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cli.processes import free_port
+from tests.support.engine import Engine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Standby:
+    """A second matcher of the same shard."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.port = free_port()
+        environment = {
+            **os.environ, **engine.stack.environment, "TRADE_ENGINE_MATCHER_PORT": str(self.port),
+            "TRADE_ENGINE_MATCHER_METRICS_PORT": "0",
+        }  # fmt: skip
+        self.log = (folder / "standby.log").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "services.matcher"], cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
+        )
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        self.log.close()
