@@ -31,6 +31,10 @@ definitions: install ## Write deploy/rabbitmq/definitions.json from the code
 configuration: install ## Write docs/configuration.md and config/config.example.yaml from the code
 	$(BIN)/python -m cli.configuration
 
+.PHONY: openapi
+openapi: install ## Write docs/openapi.json from the protos
+	$(BIN)/python -m cli.openapi
+
 .PHONY: dashboards
 dashboards: install ## Write the Grafana dashboard from the code
 	$(BIN)/python -m cli.dashboards

@@ -31,7 +31,10 @@ class ProtoBuildHook(BuildHookInterface[Any]):
 
 
 def compile_protos(root: Path) -> None:
-    """Write `gen/exchange` (Python, stubs) and `gen/third_party` (Google's protos, for buf). Raises SystemExit."""
+    """Write `gen/exchange` (Python, stubs, the contracts with their comments) and `gen/third_party` (Google's, for buf).
+
+    Raises SystemExit.
+    """
     from grpc_tools import protoc
 
     google = Path(next(iter(importlib.import_module("google.api").__path__))).parent
@@ -50,11 +53,13 @@ def compile_protos(root: Path) -> None:
     out = str(gen)
     code = protoc.main([
         "protoc", f"-I{root / 'protos'}", f"-I{gen / 'third_party'}", f"-I{well_known}", *plugins,
+        f"--descriptor_set_out={gen / 'contracts.binpb'}", "--include_imports", "--include_source_info",
         f"--python_out={out}", f"--grpc_python_out={out}", f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}",
         *sources,
     ])  # fmt: skip
     if code != 0:
         raise SystemExit(f"protoc failed with exit code {code}")
+    (gen / "contracts.binpb").rename(gen / "exchange" / "contracts.binpb")
     for folder in [gen / "exchange", *(path for path in (gen / "exchange").rglob("*") if path.is_dir())]:
         (folder / "__init__.py").touch()
         (folder / "py.typed").touch()

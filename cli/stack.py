@@ -286,6 +286,7 @@ def _private_ports() -> dict[str, str]:
     for section in ("GATEWAY", "MATCHER", "SETTLEMENT", "WALLET", "MARKETDATA", "EDGE"):
         ports[f"TRADE_ENGINE_{section}_PORT"] = str(free_port())
         ports[f"TRADE_ENGINE_{section}_METRICS_PORT"] = str(free_port())
+    ports["TRADE_ENGINE_EDGE_WEBSOCKET_PORT"] = str(free_port())
     return ports
 
 

@@ -68,6 +68,10 @@ class Auth(Section):
     service_token_file: Path | None = Field(
         None, description="File with this service's own token, re-read every minute"
     )
+    api_key_secret: SecretStr = Field(
+        SecretStr(""),
+        description="What secrets of API keys are derived from, >= 32 characters; empty: `hs256_secret`, else no API keys",
+    )
     issuer: str = Field("trade-engine", description="Expected `iss`")
     audience: str = Field("trade-engine", description="Expected `aud`")
 
@@ -149,13 +153,20 @@ class Edge(Section):
     """REST and WebSocket edge."""
 
     host: str = Field("127.0.0.1", description="Address to listen on")
-    port: Port = Field(8080, description="HTTP and WebSocket port")
+    port: Port = Field(8080, description="HTTP port; takes WebSockets, too")
+    websocket_port: Port = Field(8081, description="Another port for WebSockets; 0: none")
     metrics_port: Port = Field(9090, description="Prometheus port; 0: none")
     body_max_bytes: int = Field(1_048_576, ge=1024, description="Largest request body")
     timeout_s: float = Field(10.0, gt=0, le=300, description="Longest a request may take")
+    head_timeout_s: float = Field(5.0, gt=0, le=60, description="Longest a request's line and headers may take to come")
+    body_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest a request's body may take to come")
+    trusted_proxies: str = Field("", description="Addresses or networks whose X-Forwarded-For is believed, with commas")
+    cors_origins: str = Field("", description="Web origins whose pages may call, with commas; * for any")
     rate_per_s: int = Field(10, ge=1, description="Requests per second and user, or address where nobody is named")
     rate_burst: int = Field(20, ge=1, description="Requests at once above that rate")
     websockets_max: int = Field(1000, ge=1, description="Open WebSocket connections")
+    websockets_per_ip: int = Field(100, ge=1, description="Open WebSocket connections from one address")
+    streams_max: int = Field(200, ge=1, description="Open streams of newline-delimited JSON")
     shutdown_grace_s: float = Field(5.0, ge=0, le=60, description="Longest the drain after SIGTERM may take")
 
 

@@ -1,5 +1,6 @@
 """Who is calling: JSON Web Tokens (RFC 7519) in, a Caller out."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +21,15 @@ _SERVICE_TOKEN_RENEW_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. A service has no user of its own and may act for any."""
+    """An authenticated caller. A service has no user of its own and may act for any.
+
+    `key_id` is that of the API key it came with, if any. `expires_at` is in seconds since 1970.
+    """
 
     user_id: str
     scopes: frozenset[str]
+    key_id: str = ""
+    expires_at: float = math.inf
 
     @property
     def is_service(self) -> bool:
@@ -78,7 +84,8 @@ class TokenVerifier:
                 parse_id(subject, field="sub")
             except RefusedError as error:
                 raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule="sub must be the user's UUID")) from error
-        return Caller(user_id=subject, scopes=scopes), float(claims["exp"])
+        expires_at = float(claims["exp"])
+        return Caller(user_id=subject, scopes=scopes, expires_at=expires_at), expires_at
 
 
 def mint_token(auth: Auth, *, subject: str, scopes: str, life_s: int) -> str:
@@ -86,6 +93,14 @@ def mint_token(auth: Auth, *, subject: str, scopes: str, life_s: int) -> str:
     now = int(time.time())
     claims = {"sub": subject, "scope": scopes, "iss": auth.issuer, "aud": auth.audience, "iat": now, "nbf": now - 5}
     return jwt.encode({**claims, "exp": now + life_s}, _secret(auth), algorithm="HS256")
+
+
+def api_key_master(auth: Auth) -> str:
+    """What secrets of API keys are derived from; empty where there are no API keys. Raises ConfigError."""
+    own = auth.api_key_secret.get_secret_value()
+    if own and len(own) < _SECRET_MIN_CHARS:
+        raise ConfigError(f"auth.api_key_secret: {_SECRET_MIN_CHARS}+ characters")
+    return own or auth.hs256_secret.get_secret_value()
 
 
 def service_credential(auth: Auth, *, service: str) -> Callable[[], str]:

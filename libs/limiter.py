@@ -1,6 +1,8 @@
 """How often somebody may do something: counted in Redis, shared by all processes; by each alone while Redis is away."""
 
 import math
+import time
+from typing import NamedTuple
 
 import limits
 import limits.aio
@@ -13,6 +15,13 @@ AWAY = Counter("rate_limit_unavailable_total", "Limits that a process checked al
 log = structlog.get_logger()
 
 
+class Standing(NamedTuple):
+    """Where somebody stands: what is left, and the seconds until some more is."""
+
+    remaining: int
+    reset_s: int
+
+
 class SharedLimit:
     """`per_s` in the long run; `burst` may come in `burst / per_s` seconds. Limits protect from load, not money."""
 
@@ -23,7 +32,7 @@ class SharedLimit:
         self._shared = SlidingWindowCounterRateLimiter(storage)
         self._alone = SlidingWindowCounterRateLimiter(limits.aio.storage.MemoryStorage())
 
-    async def hit(self, who: str, *, cost: int = 1) -> tuple[bool, int]:
+    async def hit(self, who: str, *, cost: int = 1) -> tuple[bool, Standing]:
         """Whether it is within the limit, which then is used up by that much; and what is left of it."""
         try:
             return await self._hit(self._shared, who, cost)
@@ -32,7 +41,7 @@ class SharedLimit:
             log.warning("a limit is checked without Redis", error=f"{type(error).__name__}: {error}")
             return await self._hit(self._alone, who, cost)
 
-    async def _hit(self, limiter: SlidingWindowCounterRateLimiter, who: str, cost: int) -> tuple[bool, int]:
+    async def _hit(self, limiter: SlidingWindowCounterRateLimiter, who: str, cost: int) -> tuple[bool, Standing]:
         admitted = await limiter.hit(self.item, who, cost=cost)
         stats = await limiter.get_window_stats(self.item, who)
-        return admitted, stats.remaining
+        return admitted, Standing(stats.remaining, max(0, math.ceil(stats.reset_time - time.time())))

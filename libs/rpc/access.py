@@ -1,13 +1,19 @@
 """The access rule of each RPC, read from its option `(exchange.common.v1.access)` in the proto."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exchange.common.v1 import access_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from libs.identity import SERVICE_SCOPE, Caller, TokenVerifier
+from libs.ids import parse_id
 from libs.reasons import Reason, Refused, RefusedError
 
+USER_SCOPES = frozenset({"read", "trade"})
+ACT_AS_USER = "x-act-as-user"
+ACT_AS_SCOPES = "x-act-as-scopes"
+ACT_AS_KEY = "x-act-as-key"
 PUBLIC = Caller(user_id="", scopes=frozenset())
 _SCOPE_NAMES = {
     access_pb2.SCOPE_READ: "read",
@@ -45,6 +51,29 @@ def authenticate(verifier: TokenVerifier, authorization: str) -> Caller | None:
     if scheme.lower() != "bearer" or not token:
         raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule="authorization: Bearer <token>"))
     return verifier.verify(token)
+
+
+def acting(caller: Caller | None, metadata: Mapping[str, str]) -> Caller | None:
+    """The user that a service says it acts as, with no more than a user's scopes; else the caller itself.
+
+    Raises RefusedError: OTHER_USER where anybody but a service says so, ID_MALFORMED.
+    """
+    user_id = metadata.get(ACT_AS_USER, "")
+    if not user_id:
+        return caller
+    if caller is None or not caller.is_service:
+        raise RefusedError(Refused(Reason.OTHER_USER, field=ACT_AS_USER))
+    scopes = frozenset(metadata.get(ACT_AS_SCOPES, "").split()) & USER_SCOPES
+    return Caller(parse_id(user_id, field=ACT_AS_USER), scopes, key_id=metadata.get(ACT_AS_KEY, ""))
+
+
+def acting_metadata(caller: Caller) -> tuple[tuple[str, str], ...]:
+    """What a service says to act as this user."""
+    return (
+        (ACT_AS_USER, caller.user_id),
+        (ACT_AS_SCOPES, " ".join(sorted(caller.scopes & USER_SCOPES))),
+        (ACT_AS_KEY, caller.key_id),
+    )
 
 
 def admit(rule: AccessRule, caller: Caller | None) -> Caller:

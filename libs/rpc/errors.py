@@ -27,6 +27,7 @@ _CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.OUTCOME_UNKNOWN: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     Reason.WITHDRAWAL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.API_KEY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
 }
 
 

@@ -27,7 +27,7 @@ from libs.db.pool import DatabaseAway
 from libs.identity import SERVICE_SCOPE, Caller, TokenVerifier
 from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError
-from libs.rpc.access import PUBLIC, AccessRule, access_rules, admit, authenticate
+from libs.rpc.access import PUBLIC, AccessRule, access_rules, acting, admit, authenticate
 from libs.rpc.errors import DETAILS_KEY, code_of, status_of
 from libs.telemetry import RPC_SECONDS, RPC_TOTAL
 
@@ -129,16 +129,11 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         return call
 
     def _enter(self, rule: AccessRule, context: grpc.aio.ServicerContext[Any, Any], request: Any) -> None:
-        request_id = authorization = ""
-        for key, value in context.invocation_metadata() or ():
-            if key == "authorization":
-                authorization = str(value)
-            elif key == REQUEST_ID:
-                request_id = str(value)[:_REQUEST_ID_MAX_CHARS]
-        request_id = request_id or new_id()
+        metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+        request_id = metadata.get(REQUEST_ID, "")[:_REQUEST_ID_MAX_CHARS] or new_id()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        caller = admit(rule, authenticate(self._verifier, authorization))
+        caller = admit(rule, acting(authenticate(self._verifier, metadata.get("authorization", "")), metadata))
         _caller.set(caller)
         if rule.names_user and hasattr(request, "user_id"):
             request.user_id = caller.acting_for(request.user_id)
@@ -176,18 +171,18 @@ async def _hear_out(request: Any) -> None:
 
 
 class RpcServer:
-    """One service on one port: start, report health, drain on stop.
+    """A process's services on one port: start, report health, drain on stop.
 
     With `internal` every method needs a service credential, whatever its own rule says: that rule is then for the edge,
     which lets users in and calls on their behalf.
     """
 
     def __init__(
-        self, settings: Service, verifier: TokenVerifier, service: ServiceDescriptor, *, internal: bool
+        self, settings: Service, verifier: TokenVerifier, *services: ServiceDescriptor, internal: bool
     ) -> None:
         self._settings = settings
-        self._names = [service.full_name]
-        rules = access_rules(service)
+        self._names = [service.full_name for service in services]
+        rules = {method: rule for service in services for method, rule in access_rules(service).items()}
         if internal:
             rules = {method: AccessRule(SERVICE_SCOPE, names_user=rule.names_user) for method, rule in rules.items()}
         self.grpc = grpc.aio.server(

@@ -1,6 +1,13 @@
-"""The ASGI application: health, the API behind its chain, the WebSocket."""
+"""The ASGI application: health, the pages, the API behind its chain, the WebSocket."""
 
+import time
+from collections import Counter
+from importlib.metadata import version
+
+import prometheus_client
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
@@ -8,27 +15,34 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from libs.config import Edge
+from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import admit
-from services.edge.backends import GATEWAY, SERVICES, Backends
+from libs.rpc.server import REQUEST_ID
+from libs.signing import KEY_HEADER
+from services.edge.backends import GATEWAY, SERVICES, Backends, Origin
 from services.edge.feeds import Feeds
 from services.edge.health import Readiness
-from services.edge.middleware import Chain, json_response, read_body
+from services.edge.identity import SOCKET_TOKEN_LIFE_S, Identity, Signed
+from services.edge.middleware import Chain, json_response
+from services.edge.pages import pages
 from services.edge.problems import problem
 from services.edge.routes import Match, RouteTable
-from services.edge.sockets import MarketSocket
+from services.edge.sockets import Socket
+from services.edge.streaming import Streams
 from services.edge.transcoding import request_from, response_json
 
-_POLICY_VIOLATION = 1008
+VERBS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+EXPOSED_HEADERS = [REQUEST_ID, "retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"]
 
 
 class Api:
     """Calls the RPC that a request means."""
 
-    def __init__(self, *, settings: Edge, backends: Backends) -> None:
-        self._table = RouteTable(SERVICES)
+    def __init__(self, *, settings: Edge, table: RouteTable, backends: Backends) -> None:
+        self._table = table
         self._backends = backends
-        self._settings = settings
+        self._streams = Streams(settings.streams_max)
 
     async def handle(self, request: Request) -> Response:
         """Find, check, translate, call, translate back. Raises RefusedError."""
@@ -36,19 +50,20 @@ class Api:
         match = self._table.find(request.method, raw_path)
         if match is None:
             return self._not_found(request, raw_path)
-        caller = admit(match.route.rule, request.state.caller)
-        body = await read_body(request, self._settings.body_max_bytes)
-        message = request_from(match, request.query_params.multi_items(), body)
+        route = match.route
+        request.state.route = route.template
+        caller = admit(route.rule, request.state.caller)
+        message = request_from(match, request.query_params.multi_items(), request.state.body)
         _use_idempotency_key(match, message, request.headers.get("idempotency-key", ""))
-        if match.route.rule.names_user:
+        if route.rule.names_user:
             message.user_id = caller.acting_for(message.user_id)  # type: ignore[attr-defined]  # the rule says it has it
-        response = await self._backends.call(
-            match.route.method,
-            message,
-            authorization=request.headers.get("authorization", ""),
-            request_id=request.state.request_id,
-        )
-        return Response(response_json(response), media_type="application/json")
+        origin = origin_of(request)
+        if route.method.server_streaming:
+            call = self._backends.stream(route.method, message, origin)
+            name = route.method.containing_service.name
+            return await self._streams.answer(call, dependency=name, body=route.response_body)
+        response = await self._backends.call(route.method, message, origin)
+        return Response(response_json(response, route.response_body), media_type="application/json")
 
     def _not_found(self, request: Request, raw_path: str) -> Response:
         verbs = self._table.verbs(raw_path)
@@ -59,11 +74,59 @@ class Api:
         return response
 
 
-def build_app(*, settings: Edge, chain: Chain, backends: Backends, readiness: Readiness) -> Starlette:
+class Doors:
+    """Lets sockets in: who they are, and how many."""
+
+    def __init__(self, *, settings: Edge, identity: Identity, backends: Backends) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._backends = backends
+        self._feeds = Feeds(backends)
+        self._open: Counter[str] = Counter()
+
+    async def websocket(self, socket: WebSocket) -> None:
+        """Serve one socket. One that may not come in is answered with a problem instead of the upgrade."""
+        address = socket.client.host if socket.client else "unknown"
+        request_id = new_id()
+        try:
+            self._check_room(address)
+            origin = await self._origin(socket, address, request_id)
+        except RefusedError as error:
+            await socket.send_denial_response(problem(error.refused, request_id=request_id))
+            return
+        self._open[address] += 1
+        try:
+            await Socket(socket, feeds=self._feeds, backends=self._backends, origin=origin).run()
+        finally:
+            self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
+
+    async def _origin(self, socket: WebSocket, address: str, request_id: str) -> Origin:
+        token = socket.query_params.get("token", "")
+        if token:
+            return Origin(await self._identity.by_socket_token(token), "", request_id)
+        if KEY_HEADER in socket.headers:
+            signed = Signed("GET", socket.url.path, b"")
+            return Origin(await self._identity.by_key(socket.headers, address, signed), "", request_id)
+        return Origin(self._identity.by_token(socket.headers), socket.headers.get("authorization", ""), request_id)
+
+    def _check_room(self, address: str) -> None:
+        for number, limit, of in (
+            (self._open.total(), self._settings.websockets_max, "connections"),
+            (self._open[address], self._settings.websockets_per_ip, "connections from one address"),
+        ):
+            if number >= limit:
+                raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {limit} {of}"))
+
+
+def build_app(
+    *, settings: Edge, chain: Chain, backends: Backends, identity: Identity, readiness: Readiness
+) -> Starlette:
     """The application; it opens nothing and owns nothing."""
-    api = Api(settings=settings, backends=backends)
-    feeds = Feeds(backends)
-    open_sockets: set[WebSocket] = set()
+    table = RouteTable(SERVICES)
+    api = Api(settings=settings, table=table, backends=backends)
+    doors = Doors(settings=settings, identity=identity, backends=backends)
 
     async def live(request: Request) -> Response:
         del request
@@ -75,27 +138,57 @@ def build_app(*, settings: Edge, chain: Chain, backends: Backends, readiness: Re
         content = {"status": "ready" if is_ready else "not ready", "parts": parts}
         return json_response(content, 200 if is_ready else 503)
 
-    async def websocket(socket: WebSocket) -> None:
-        if len(open_sockets) >= settings.websockets_max:
-            await socket.close(_POLICY_VIOLATION, f"at most {settings.websockets_max} connections")
-            return
-        open_sockets.add(socket)
-        try:
-            await MarketSocket(socket, feeds).run()
-        finally:
-            open_sockets.discard(socket)
+    async def metrics(request: Request) -> Response:
+        del request
+        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
-    verbs = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    async def status(request: Request) -> Response:
+        request.state.route = "/api/v1/status"
+        is_ready, _ = await readiness.check_lately()
+        content = {"status": "ready" if is_ready else "degraded", "version": version("trade-engine")}
+        return json_response({**content, "serverTimeMs": time.time_ns() // 1_000_000})
+
+    async def socket_token(request: Request) -> Response:
+        request.state.route = "/api/v1/socket-tokens"
+        caller = request.state.caller
+        if caller is None or caller.is_service:
+            raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule="a user's credential"))
+        token = await identity.new_socket_token(caller)
+        return json_response({"token": token, "lifeSeconds": SOCKET_TOKEN_LIFE_S})
+
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     return Starlette(
         routes=[
             StarletteRoute("/health", ready),
             StarletteRoute("/health/live", live),
             StarletteRoute("/health/ready", ready),
             StarletteRoute("/ready", ready),
-            WebSocketRoute("/ws", websocket),
-            StarletteRoute("/{path:path}", chain.around(api.handle), methods=verbs),
+            StarletteRoute("/metrics", metrics),
+            *pages(table),
+            WebSocketRoute("/ws", doors.websocket),
+            StarletteRoute("/api/v1/status", chain.around(status), methods=["GET"]),
+            StarletteRoute("/api/v1/socket-tokens", chain.around(socket_token), methods=["POST"]),
+            StarletteRoute("/{path:path}", chain.around(api.handle), methods=VERBS),
+        ],
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_methods=VERBS,
+                allow_headers=["*"],
+                expose_headers=EXPOSED_HEADERS,
+                max_age=600,
+            )
         ]
+        if origins
+        else [],
     )
+
+
+def origin_of(request: Request) -> Origin:
+    """Where a request's calls come from."""
+    state = request.state
+    return Origin(state.caller, request.headers.get("authorization", ""), state.request_id)
 
 
 def _use_idempotency_key(match: Match, message: object, key: str) -> None:

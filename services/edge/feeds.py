@@ -15,13 +15,14 @@ import structlog
 from exchange.market_data.v1 import candle_pb2, market_data_pb2, market_data_pb2_grpc
 from exchange.matcher.v1 import book_pb2
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from starlette.websockets import WebSocket
 
 from libs.ids import new_id
-from libs.money import parse_units
+from libs.money import own_units
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import refused_from_call
-from services.edge.backends import MARKET_DATA, Backends
+from services.edge.backends import MARKET_DATA, Backends, Origin
 
 RING_MAX = 64
 _RECONNECT_S = 0.5
@@ -43,8 +44,8 @@ class View(Protocol):
     def stream(self, backends: Backends, metadata: tuple[tuple[str, str], ...]) -> AsyncIterator[Any]:
         """Upstream's responses."""
 
-    def take(self, response: Any) -> list[str]:
-        """The messages that a response makes."""
+    def take(self, response: Any) -> list[tuple[int, str]]:
+        """The messages that a response makes, each with its sequence number; 0 where there are none."""
 
     def whole(self) -> str | None:
         """One message that stands for everything before it; None where there is nothing yet."""
@@ -65,7 +66,7 @@ class BookView:
         request = market_data_pb2.StreamBookRequest(symbol=self._subject.symbol, depth=int(self._subject.option))
         return aiter(stub.StreamBook(request, metadata=metadata))
 
-    def take(self, response: market_data_pb2.StreamBookResponse) -> list[str]:
+    def take(self, response: market_data_pb2.StreamBookResponse) -> list[tuple[int, str]]:
         """See View."""
         book: book_pb2.Book | book_pb2.BookDelta
         if response.HasField("snapshot"):
@@ -85,7 +86,7 @@ class BookView:
             "asks": [[level.price, level.quantity] for level in book.asks],
             "bids": [[level.price, level.quantity] for level in book.bids],
         }
-        return [json.dumps({"channel": "book", "type": kind, **self._head, **changed})]
+        return [(book.sequence, json.dumps({"channel": "book", "type": kind, **self._head, **changed}))]
 
     def whole(self) -> str | None:
         """See View."""
@@ -101,17 +102,20 @@ class TradesView:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
+        self._after: int | None = None
 
     def stream(self, backends: Backends, metadata: tuple[tuple[str, str], ...]) -> AsyncIterator[Any]:
         """See View."""
         stub = market_data_pb2_grpc.MarketDataServiceStub(backends.channel(MARKET_DATA))
-        request = market_data_pb2.StreamTradesRequest(symbol=self._subject.symbol)
+        request = market_data_pb2.StreamTradesRequest(symbol=self._subject.symbol, after_sequence=self._after)
         return aiter(stub.StreamTrades(request, metadata=metadata))
 
-    def take(self, response: market_data_pb2.StreamTradesResponse) -> list[str]:
+    def take(self, response: market_data_pb2.StreamTradesResponse) -> list[tuple[int, str]]:
         """See View."""
-        trades = [MessageToDict(trade) for trade in response.trades]
-        return [json.dumps({"channel": "trades", "symbol": self._subject.symbol, "trades": trades})]
+        self._after = response.trades[-1].sequence
+        trades = [_as_json(trade) for trade in response.trades]
+        content = {"channel": "trades", "symbol": self._subject.symbol, "sequence": self._after, "trades": trades}
+        return [(self._after, json.dumps(content))]
 
     def whole(self) -> str | None:
         """See View: who comes now hears what comes."""
@@ -131,10 +135,10 @@ class TickerView:
         request = market_data_pb2.StreamTickersRequest(symbol=self._subject.symbol)
         return aiter(stub.StreamTickers(request, metadata=metadata))
 
-    def take(self, response: market_data_pb2.StreamTickersResponse) -> list[str]:
+    def take(self, response: market_data_pb2.StreamTickersResponse) -> list[tuple[int, str]]:
         """See View."""
-        self._newest = json.dumps({"channel": "ticker", **MessageToDict(response.ticker)})
-        return [self._newest]
+        self._newest = json.dumps({"channel": "ticker", **_as_json(response.ticker)})
+        return [(0, self._newest)]
 
     def whole(self) -> str | None:
         """See View."""
@@ -155,11 +159,11 @@ class CandlesView:
         request = market_data_pb2.StreamCandlesRequest(symbol=self._subject.symbol, interval=interval)
         return aiter(stub.StreamCandles(request, metadata=metadata))
 
-    def take(self, response: market_data_pb2.StreamCandlesResponse) -> list[str]:
+    def take(self, response: market_data_pb2.StreamCandlesResponse) -> list[tuple[int, str]]:
         """See View."""
-        content = {**MessageToDict(response.candle), "interval": self._subject.option}
+        content = {**_as_json(response.candle), "interval": self._subject.option}
         self._newest = json.dumps({"channel": "candles", **content})
-        return [self._newest]
+        return [(0, self._newest)]
 
     def whole(self) -> str | None:
         """See View."""
@@ -181,17 +185,24 @@ class _Feed:
         self.view = view
         self.readers = 0
         self.number = 0
-        self.ring: deque[tuple[int, str]] = deque(maxlen=RING_MAX)
+        self.ring: deque[tuple[int, int, str]] = deque(maxlen=RING_MAX)
         self.refused: Refused | None = None
         self.moved = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
     def take(self, response: Any) -> None:
         """Remember what upstream says, and wake the readers."""
-        for text in self.view.take(response):
+        for sequence, text in self.view.take(response):
             self.number += 1
-            self.ring.append((self.number, text))
+            self.ring.append((self.number, sequence, text))
         self.wake()
+
+    def told_up_to(self, after: int) -> int:
+        """The number of the message after which a reader goes on that has seen sequence `after`; 0: it begins anew."""
+        for number, sequence, _ in self.ring:
+            if after and sequence == after:
+                return number
+        return 0 if self.view.whole() is not None else self.number
 
     def refuse(self, refused: Refused) -> None:
         """Upstream said no for good."""
@@ -200,7 +211,7 @@ class _Feed:
 
     def after(self, told: int) -> list[tuple[int, str]]:
         """What a reader is told next: what it missed, or the whole where the ring no longer has that."""
-        missed = [(number, text) for number, text in self.ring if number > told]
+        missed = [(number, text) for number, _, text in self.ring if number > told]
         whole = self.view.whole()
         if whole is not None and (not told or missed[0][0] != told + 1):
             return [(self.number, whole)]
@@ -219,14 +230,17 @@ class Feeds:
         self._backends = backends
         self._feeds: dict[Subject, _Feed] = {}
 
-    async def send_all(self, socket: WebSocket, subject: Subject) -> None:
-        """Send a subject's messages to a socket until cancelled. Raises RefusedError(SYMBOL_UNKNOWN)."""
+    async def send_all(self, socket: WebSocket, subject: Subject, *, after: int = 0) -> None:
+        """Send a subject's messages to a socket until cancelled. Raises RefusedError(SYMBOL_UNKNOWN).
+
+        Who has seen sequence `after` goes on there, where that is still remembered.
+        """
         feed = self._feeds.get(subject)
         if feed is None:
             feed = self._feeds[subject] = _Feed(VIEWS[subject.channel](subject))
             feed.task = asyncio.create_task(self._follow(feed, subject))
         feed.readers += 1
-        told = 0 if feed.view.whole() is not None else feed.number
+        told = feed.told_up_to(after)
         try:
             while True:
                 moved = feed.moved
@@ -247,7 +261,7 @@ class Feeds:
 
     async def _follow(self, feed: _Feed, subject: Subject) -> None:
         while True:
-            metadata = self._backends.metadata(MARKET_DATA, authorization="", request_id=new_id())
+            metadata = self._backends.metadata(MARKET_DATA, Origin(None, "", new_id()))
             try:
                 async for response in feed.view.stream(self._backends, metadata):
                     feed.take(response)
@@ -260,5 +274,9 @@ class Feeds:
             await asyncio.sleep(_RECONNECT_S)
 
 
+def _as_json(message: Message) -> dict[str, Any]:
+    return MessageToDict(message, always_print_fields_with_no_presence=True)
+
+
 def _price(level: tuple[str, str]) -> int:
-    return parse_units(level[0], field="price")
+    return own_units(level[0])

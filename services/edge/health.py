@@ -15,6 +15,7 @@ from libs.config import Settings
 from services.edge.backends import SERVICES, Backends
 
 _TIMEOUT_S = 2.0
+_LATELY_S = 1.0
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, redis.exceptions.RedisError, AMQPError)
 
 
@@ -23,6 +24,9 @@ class Readiness:
 
     def __init__(self, settings: Settings, backends: Backends) -> None:
         self._settings = settings
+        self._looking = asyncio.Lock()
+        self._looked_at = -_LATELY_S - 1
+        self._seen: tuple[bool, dict[str, dict[str, object]]] = (False, {})
         self._probes: dict[str, Callable[[], Awaitable[bool]]] = {
             "postgresql": self._postgresql,
             "redis": self._redis,
@@ -36,6 +40,14 @@ class Readiness:
         results = await asyncio.gather(*(self._timed(probe) for probe in self._probes.values()))
         parts = dict(zip(self._probes, results, strict=True))
         return all(part["ready"] for part in parts.values()), parts
+
+    async def check_lately(self) -> tuple[bool, dict[str, dict[str, object]]]:
+        """As `check`, but not asked more often than once a second."""
+        async with self._looking:
+            if time.monotonic() - self._looked_at > _LATELY_S:
+                self._seen = await self.check()
+                self._looked_at = time.monotonic()
+        return self._seen
 
     async def _timed(self, probe: Callable[[], Awaitable[bool]]) -> dict[str, object]:
         started = time.perf_counter()

@@ -29,6 +29,8 @@ HTTP_STATUS: Final[dict[grpc.StatusCode, int]] = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
+REQUEST_TIMEOUT = 408
+PAYLOAD_TOO_LARGE = 413
 _RETRY_AFTER_S = "retry_after_s"
 
 

@@ -22,10 +22,11 @@ def request_from(match: Match, query: Iterable[tuple[str, str]], body: bytes) ->
     Raises RefusedError: BODY_MALFORMED, FIELD_NOT_ALLOWED.
     """
     route = match.route
-    request: Message = message_factory.GetMessageClass(route.method.input_type)()
     content: dict[str, Any] = {}
-    if route.body:
+    if route.body == "*":
         content = _json_object(body)
+    elif route.body:
+        content = {route.body: json_of(body)} if body else {}
     elif body:
         raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="body", rule="this call has no body"))
     for name, value in query:
@@ -35,26 +36,46 @@ def request_from(match: Match, query: Iterable[tuple[str, str]], body: bytes) ->
     for name, value in match.variables.items():
         _check_same(content, name, value)
         _put(content, route.method.input_type, name, value)
-    try:
-        json_format.ParseDict(content, request)
-    except json_format.ParseError as error:
-        raise RefusedError(Refused(Reason.BODY_MALFORMED, rule=str(error)[:300])) from error
+    request: Message = message_of_type(route.method.input_type, content)
     return request
 
 
-def response_json(message: Message) -> bytes:
-    """A response in the proto3 JSON mapping; fields without a value are written, too."""
-    content = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+def response_json(message: Message, body: str = "") -> bytes:
+    """A response in the proto3 JSON mapping, or its one field `body`; fields without a value are written, too."""
+    content: Any = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+    if body:
+        content = content.get(message.DESCRIPTOR.fields_by_name[body].json_name)
     return json.dumps(content, separators=(",", ":")).encode()
+
+
+def message_from(message_class: type[Message], content: dict[str, Any]) -> Message:
+    """A message in the proto3 JSON mapping. Raises RefusedError(BODY_MALFORMED)."""
+    message = message_class()
+    try:
+        json_format.ParseDict(content, message)
+    except json_format.ParseError as error:
+        raise RefusedError(Refused(Reason.BODY_MALFORMED, rule=str(error)[:300])) from error
+    return message
+
+
+def message_of_type(descriptor: Descriptor, content: dict[str, Any]) -> Any:
+    """As `message_from`, by a descriptor."""
+    return message_from(message_factory.GetMessageClass(descriptor), content)
+
+
+def json_of(text: bytes | str) -> Any:
+    """What a JSON text in UTF-8 (RFC 8259) says. Raises RefusedError(BODY_MALFORMED), also where a key stands twice."""
+    try:
+        decoded = text if isinstance(text, str) else text.decode("utf-8")
+        return json.loads(decoded, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(Refused(Reason.BODY_MALFORMED, rule=f"JSON: {error}"[:300])) from error
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
     if not body:
         return {}
-    try:
-        content = json.loads(body, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(Refused(Reason.BODY_MALFORMED, rule=f"JSON: {error}"[:300])) from error
+    content = json_of(body)
     if not isinstance(content, dict):
         raise RefusedError(Refused(Reason.BODY_MALFORMED, rule="a JSON object"))
     return content

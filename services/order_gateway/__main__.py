@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc
+from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc, order_gateway_pb2, order_gateway_pb2_grpc
 
 from libs.batching import Batcher
 from libs.bus.connect import connect_consumer, connect_listener
@@ -11,14 +11,18 @@ from libs.clients.leader import ShardLeader
 from libs.clients.wallet import WalletClient
 from libs.config import Settings
 from libs.db.pool import open_pool
-from libs.identity import TokenVerifier, service_credential
+from libs.identity import TokenVerifier, api_key_master, service_credential
 from libs.limiter import SharedLimit
 from libs.rpc.client import Peer, open_channel
 from libs.rpc.server import RpcServer
 from libs.runtime import run_service, serve_until_stopped
 from services.order_gateway.amending import Amender
 from services.order_gateway.clients import MatcherClient, SettlementClient
+from services.order_gateway.conversation import Conversations
+from services.order_gateway.desk import Desk
 from services.order_gateway.intake import Intake
+from services.order_gateway.key_desk import ApiKeyService
+from services.order_gateway.key_store import KeyStore
 from services.order_gateway.rates import OrderRate
 from services.order_gateway.resolver import Resolver
 from services.order_gateway.service import OrderGatewayService
@@ -75,13 +79,18 @@ async def main(settings: Settings) -> None:
         mine,
         TokenVerifier(settings.auth),
         order_gateway_pb2.DESCRIPTOR.services_by_name["OrderGatewayService"],
+        api_key_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
         internal=False,
     )
+    desk = Desk(matcher=matcher, rate=OrderRate(limit, per_s=mine.orders_per_s))
+    conversations = Conversations(taking=desk, intake=intake, amender=amender, sessions=sessions)
     service = OrderGatewayService(
         flow=flow, intake=intake, store=store, matcher=matcher, streams=streams, amender=amender, settlement=settlement,
-        sessions=sessions, rate=OrderRate(limit, per_s=mine.orders_per_s),
+        taking=desk, conversations=conversations,
     )  # fmt: skip
     order_gateway_pb2_grpc.add_OrderGatewayServiceServicer_to_server(service, server.grpc)
+    keys = ApiKeyService(store=KeyStore(pool), master=api_key_master(settings.auth))
+    api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server(keys, server.grpc)
     await server.start()
     await serve_until_stopped(
         intake.run(), updates.run(), streams.run(), resolver.run(), sessions.run(), stop=server.until_stopped()

@@ -30,8 +30,8 @@ class OrderRate:
             left = 0
         if left < orders:
             wanted = max(orders, self._share)
-            admitted, remaining = await self._limit.hit(user_id, cost=wanted)
-            if not admitted and wanted > orders and remaining >= orders:
+            admitted, standing = await self._limit.hit(user_id, cost=wanted)
+            if not admitted and wanted > orders and standing.remaining >= orders:
                 wanted = orders
                 admitted, _ = await self._limit.hit(user_id, cost=wanted)
             if not admitted:

@@ -1,38 +1,31 @@
 """The order gateway's gRPC face."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
 from typing import Any
 
 from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc, order_requests_pb2, trading_session_pb2
 from exchange.settlement.v1 import settlement_pb2
 
 from libs.batching import Batcher
-from libs.ids import new_id, parse_id, parse_text
-from libs.money import parse_units
-from libs.orders import Status, symbol_name
+from libs.ids import parse_id, parse_text
+from libs.orders import symbol_name
 from libs.paging import page_size
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import status_of
-from libs.rpc.server import current_caller
+from libs.times import parse_time
+from services.order_gateway import desk
 from services.order_gateway.amending import Amender
 from services.order_gateway.clients import MatcherClient, SettlementClient
-from services.order_gateway.core.admission import Reservation, admit, needs_reference_price
-from services.order_gateway.core.records import Amendment, OrderRow
+from services.order_gateway.conversation import Conversations
+from services.order_gateway.desk import Desk
 from services.order_gateway.intake import Answer, Change, Done, Intake, Item, Place
-from services.order_gateway.rates import OrderRate
-from services.order_gateway.sessions import Sessions
 from services.order_gateway.store import OrderStore
 from services.order_gateway.streams import OrderStreams
-from services.order_gateway.wire import amendment_from, apply_update, order_named, order_request, orders_message
+from services.order_gateway.wire import apply_update, orders_message
 
 ORDERS_PER_CALL_MAX = 500
 PAGE_DEFAULT = 100
 PAGE_MAX = 500
-SESSION_IN_FLIGHT_MAX = 1000
-_LIMITED = frozenset({"place", "amend", "reduce"})
 _AFTER_THE_LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
@@ -49,11 +42,11 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         streams: OrderStreams,
         amender: Amender,
         settlement: SettlementClient,
-        sessions: Sessions,
-        rate: OrderRate,
+        taking: Desk,
+        conversations: Conversations,
     ) -> None:
-        self._rate = rate
-        self._sessions = sessions
+        self._desk = taking
+        self._conversations = conversations
         self._settlement = settlement
         self._amender = amender
         self._flow = flow
@@ -67,8 +60,8 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     ) -> order_requests_pb2.PlaceOrderResponse:
         """See the proto."""
         del context
-        await self._admit_rate()
-        done = _done(await self._intake.submit_one(await self._place(request)))
+        await self._desk.admit_rate()
+        done = _done(await self._intake.submit_one(await self._desk.place(request)))
         return order_requests_pb2.PlaceOrderResponse(order=done.order, fills=done.fills)
 
     async def PlaceOrders(
@@ -81,12 +74,12 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         if len(request.orders) > ORDERS_PER_CALL_MAX:
             rule = f"at most {ORDERS_PER_CALL_MAX}"
             raise RefusedError(Refused(Reason.BATCH_TOO_LARGE, field="orders", rule=rule))
-        await self._admit_rate(len(request.orders))
+        await self._desk.admit_rate(len(request.orders))
         items: list[Place] = []
         answers: list[Answer | None] = []
         for order in request.orders:
             try:
-                items.append(await self._place(order))
+                items.append(await self._desk.place(order))
                 answers.append(None)
             except RefusedError as error:
                 answers.append(error.refused)
@@ -100,7 +93,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     ) -> order_requests_pb2.CancelOrderResponse:
         """See the proto."""
         del context
-        done = _done(await self._intake.submit_one(_cancel(request)))
+        done = _done(await self._intake.submit_one(desk.cancel(request)))
         return order_requests_pb2.CancelOrderResponse(order=done.order)
 
     async def CancelOrders(
@@ -132,8 +125,8 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     ) -> order_requests_pb2.AmendOrderResponse:
         """See the proto."""
         del context
-        await self._admit_rate()
-        done = _done(await self._amender.amend(_amend(request)))
+        await self._desk.admit_rate()
+        done = _done(await self._amender.amend(desk.amend(request)))
         return order_requests_pb2.AmendOrderResponse(order=done.order)
 
     async def ReduceOrder(
@@ -141,8 +134,8 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     ) -> order_requests_pb2.ReduceOrderResponse:
         """See the proto."""
         del context
-        await self._admit_rate()
-        done = _done(await self._intake.submit_one(_reduce(request)))
+        await self._desk.admit_rate()
+        done = _done(await self._intake.submit_one(desk.reduce(request)))
         return order_requests_pb2.ReduceOrderResponse(order=done.order)
 
     async def GetOrder(
@@ -184,34 +177,20 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     ) -> AsyncIterator[order_gateway_pb2.StreamOrdersResponse]:
         """See the proto."""
         del context
-        async for order, snapshot in self._streams.subscribe(request.user_id):
-            yield order_gateway_pb2.StreamOrdersResponse(order=order, snapshot=snapshot)
+        since = parse_time(request.changed_since, field="changed_since") if request.HasField("changed_since") else None
+        async for order, snapshot in self._streams.subscribe(request.user_id, since):
+            if order is None:
+                yield order_gateway_pb2.StreamOrdersResponse(snapshot_complete=True)
+            else:
+                yield order_gateway_pb2.StreamOrdersResponse(order=order, snapshot=snapshot)
 
     async def TradingSession(
         self, requests: AsyncIterator[trading_session_pb2.TradingSessionRequest], context: Any
     ) -> AsyncIterator[trading_session_pb2.TradingSessionResponse]:
         """See the proto."""
         del context
-        session = _Session()
-
-        async def read() -> None:
-            try:
-                async for request in requests:
-                    answer = await self._take(request, session)
-                    session.note(answer)
-                    await session.under_way.put((request.request_id, answer))
-            finally:
-                await session.under_way.put(None)
-
-        reading = asyncio.create_task(read())
-        try:
-            while (waiting := await session.under_way.get()) is not None:
-                yield await _session_response(*waiting, session_id=session.session_id)
-            await reading
-        finally:
-            reading.cancel()
-            if session.session_id:
-                self._sessions.leave(session.session_id, list(session.unanswered))
+        async for response in self._conversations.hold(requests):
+            yield response
 
     async def ListSymbols(
         self, request: order_gateway_pb2.ListSymbolsRequest, context: Any
@@ -248,123 +227,6 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
             ]
         )
 
-    async def _admit_rate(self, orders: int = 1) -> None:
-        """Cancels are never limited: who is in trouble must get out."""
-        caller = current_caller()
-        if not caller.is_service:
-            await self._rate.admit(caller.user_id, orders)
-
-    async def _place(self, message: order_requests_pb2.PlaceOrderRequest) -> Place:
-        """The order that is asked for, admitted. Raises RefusedError; then nothing was recorded."""
-        user_id = current_caller().acting_for(message.user_id)
-        client_order_id, request = order_request(message)
-        filters = await self._matcher.filters(request.symbol)
-        reference = await self._matcher.reference_price(request.symbol) if needs_reference_price(request) else 0
-        now = datetime.now(UTC)
-        reservation = admit(request, filters, reference, int(now.timestamp() * 1_000_000_000))
-        if not isinstance(reservation, Reservation):
-            raise RefusedError(reservation)
-        return Place(
-            OrderRow(
-                order_id=new_id(),
-                user_id=user_id,
-                client_order_id=client_order_id,
-                request=request,
-                reservation=reservation,
-                status=Status.PENDING,
-                reason=Reason.NONE,
-                open_quantity=request.quantity,
-                filled_quantity=0,
-                filled_notional=0,
-                version=0,
-                released=0,
-                created_at=now,
-                updated_at=now,
-                open_price=request.price,
-            )
-        )
-
-    async def _take(
-        self, request: trading_session_pb2.TradingSessionRequest, session: "_Session"
-    ) -> "asyncio.Future[Sequence[Answer]]":
-        """Put one request of a session into the intake's queue; a bad one is answered in its place."""
-        try:
-            item: Item
-            kind = request.WhichOneof("request")
-            if kind in _LIMITED:
-                await self._admit_rate()
-            first, session.begun = not session.begun, True
-            match kind:
-                case "options":
-                    return await self._begin(request.options, session, first=first)
-                case "place":
-                    item = await self._place(request.place)
-                    if session.session_id and item.order.user_id == session.user_id:
-                        item = Place(replace(item.order, session=session.session_id))
-                case "cancel":
-                    item = _cancel(request.cancel)
-                case "reduce":
-                    item = _reduce(request.reduce)
-                case "amend":
-                    return asyncio.ensure_future(self._amend_in_session(_amend(request.amend)))
-                case _:
-                    raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="request"))
-            return self._intake.enqueue((item,))
-        except RefusedError as error:
-            refused: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
-            refused.set_result((error.refused,))
-            return refused
-
-    async def _begin(
-        self, options: trading_session_pb2.SessionOptions, session: "_Session", *, first: bool
-    ) -> "asyncio.Future[Sequence[Answer]]":
-        if not first:
-            raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="options", rule="only as the first request"))
-        user_id = current_caller().acting_for(options.user_id, field="options.user_id")
-        if options.cancel_on_disconnect:
-            session.user_id, session.session_id = user_id, await self._sessions.open(user_id)
-        begun: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
-        begun.set_result(())
-        return begun
-
-    async def _amend_in_session(self, item: Change) -> Sequence[Answer]:
-        return (await self._amender.amend(item),)
-
-
-_SessionAnswer = tuple[int, "asyncio.Future[Sequence[Answer]]"]
-
-
-class _Session:
-    """One TradingSession call: what is under way, and whose orders end with it."""
-
-    def __init__(self) -> None:
-        self.under_way: asyncio.Queue[_SessionAnswer | None] = asyncio.Queue(SESSION_IN_FLIGHT_MAX)
-        self.unanswered: set[asyncio.Future[Sequence[Answer]]] = set()
-        self.begun = False
-        self.user_id = ""
-        self.session_id = ""
-
-    def note(self, answer: "asyncio.Future[Sequence[Answer]]") -> None:
-        """Remember what was taken, until it is answered."""
-        self.unanswered.add(answer)
-        answer.add_done_callback(self.unanswered.discard)
-
-
-async def _session_response(
-    request_id: int, answers: "asyncio.Future[Sequence[Answer]]", *, session_id: str
-) -> trading_session_pb2.TradingSessionResponse:
-    try:
-        # Shielded: a session that is cut off leaves what it has under way to its end.
-        found = await asyncio.shield(answers)
-    except RefusedError as error:
-        found = (error.refused,)
-    if not found:
-        return trading_session_pb2.TradingSessionResponse(request_id=request_id, session_id=session_id)
-    answer = found[0]
-    if isinstance(answer, Refused):
-        return trading_session_pb2.TradingSessionResponse(request_id=request_id, error=status_of(answer))
-    return trading_session_pb2.TradingSessionResponse(request_id=request_id, order=answer.order, fills=answer.fills)
-
 
 def _done(answer: Answer) -> Done:
     if isinstance(answer, Refused):
@@ -377,22 +239,3 @@ def _place_result(answer: Answer) -> order_requests_pb2.PlaceOrdersResponse.Resu
         return order_requests_pb2.PlaceOrdersResponse.Result(error=status_of(answer))
     response = order_requests_pb2.PlaceOrderResponse(order=answer.order, fills=answer.fills)
     return order_requests_pb2.PlaceOrdersResponse.Result(response=response)
-
-
-def _cancel(message: order_requests_pb2.CancelOrderRequest) -> Change:
-    user_id = current_caller().acting_for(message.user_id)
-    order_id, client_order_id = order_named(message)
-    return Change(user_id, order_id, client_order_id, None)
-
-
-def _amend(message: order_requests_pb2.AmendOrderRequest) -> Change:
-    order_id, client_order_id = order_named(message)
-    user_id = current_caller().acting_for(message.user_id)
-    return Change(user_id, order_id, client_order_id, amendment_from(message))
-
-
-def _reduce(message: order_requests_pb2.ReduceOrderRequest) -> Change:
-    user_id = current_caller().acting_for(message.user_id)
-    order_id, client_order_id = order_named(message)
-    amendment = Amendment(quantity=parse_units(message.quantity, field="quantity"))
-    return Change(user_id, order_id, client_order_id, amendment, only_less=True)

@@ -46,6 +46,12 @@ ORDER BY order_id DESC LIMIT $5
 SELECT_OPEN = f"""
 SELECT {_COLUMNS} FROM orders.orders WHERE user_id = $1 AND status IN (1, 2, 3) ORDER BY order_id DESC LIMIT $2
 """
+# Bounded by the newest orders: an index by time of change would cost every update of every order.
+NEWEST_MAX = 5000
+SELECT_CHANGED = f"""
+SELECT * FROM (SELECT {_COLUMNS} FROM orders.orders WHERE user_id = $1 ORDER BY order_id DESC LIMIT {NEWEST_MAX}) AS newest
+WHERE updated_at >= $2 ORDER BY updated_at DESC LIMIT $3
+"""
 SELECT_PENDING = f"""
 SELECT {_COLUMNS} FROM orders.orders WHERE status = 1 AND created_at < now() - $1 * interval '1 second'
 ORDER BY created_at LIMIT $2
@@ -157,6 +163,10 @@ class OrderStore:
     async def open_orders(self, user_id: str, limit: int) -> list[OrderRow]:
         """A user's orders that are not final, newest first."""
         return [_order(row) for row in await self._pool.fetch(SELECT_OPEN, user_id, limit)]
+
+    async def changed_orders(self, user_id: str, since: datetime, limit: int) -> list[OrderRow]:
+        """Those of a user's newest orders that have changed since then, latest change first."""
+        return [_order(row) for row in await self._pool.fetch(SELECT_CHANGED, user_id, since, limit)]
 
     async def pending(self, older_than_s: float, limit: int) -> list[OrderRow]:
         """Orders that have been PENDING for long, oldest first."""

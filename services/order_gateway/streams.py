@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import structlog
 from exchange.common.v1 import order_pb2
@@ -73,16 +74,23 @@ class OrderStreams:
             with contextlib.suppress(BusAwayError):  # then it begins anew, and says so
                 await batch.acknowledge()
 
-    async def subscribe(self, user_id: str) -> AsyncIterator[tuple[order_pb2.Order, bool]]:
-        """(order, is snapshot): the open orders, then every change.
+    async def subscribe(
+        self, user_id: str, changed_since: datetime | None
+    ) -> AsyncIterator[tuple[order_pb2.Order | None, bool]]:
+        """(order, is snapshot): the open orders, and those that changed since then; None; then every change.
 
         Raises RefusedError: TOO_MANY_SUBSCRIBERS, or OVERLOADED where the reader fell behind.
         """
         with self._registered(user_id) as subscriber:
             told: dict[str, int] = {}
-            for order in await self._store.open_orders(user_id, SNAPSHOT_MAX):
+            orders = await self._store.open_orders(user_id, SNAPSHOT_MAX)
+            if changed_since is not None:
+                orders += await self._store.changed_orders(user_id, changed_since, SNAPSHOT_MAX)
+            for order in orders:
+                if order.order_id not in told:
+                    yield apply_update(order, None), True
                 told[order.order_id] = order.version
-                yield apply_update(order, None), True
+            yield None, True
             while True:
                 if subscriber.fell_behind:
                     raise RefusedError(Refused(Reason.OVERLOADED, detail={"retry_after_s": "1", "queue": "updates"}))

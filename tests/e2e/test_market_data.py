@@ -91,7 +91,7 @@ async def test_tickers_and_candles_by_rest_grpc_and_socket(fresh_engine: Engine,
         ):
             await socket.send(json.dumps(message))
         first = json.loads(await asyncio.wait_for(socket.recv(), 10))
-        assert (first["channel"], first.get("lastPrice")) == ("ticker", None)
+        assert (first["channel"], first.get("lastPrice")) == ("ticker", "")
         await asyncio.sleep(0.5)
         await pair.trade(3)
         heard: dict[str, list[dict]] = {"trades": [], "ticker": [], "candles": []}

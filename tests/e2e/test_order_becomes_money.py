@@ -163,6 +163,7 @@ async def test_own_updates_stream_from_the_open_orders_on(engine: Engine) -> Non
     first = await stream.read()
     assert first.snapshot
     assert first.order.order_id == resting.order_id
+    assert (await stream.read()).snapshot_complete
     await engine.place(buyer, "BUY 1 @ 3000", symbol="ETH/USDT")
     update = await stream.read()
     assert not update.snapshot

@@ -9,7 +9,7 @@ import click
 import pytest
 from exchange.gateway.v1 import order_gateway_pb2  # noqa: F401 - fails here where the protos are not compiled
 
-from cli import configuration, definitions
+from cli import configuration, definitions, openapi
 from cli.main import cli
 from libs.reasons import Reason
 
@@ -116,6 +116,10 @@ def test_every_command_and_option_has_help() -> None:
                 check(child, f"{name} {child_name}")
 
     check(cli, "trade-engine")
+
+
+def test_the_api_document_is_that_of_the_protos() -> None:
+    assert openapi.PATH.read_text() == openapi.text(), "run `make openapi`"
 
 
 def test_the_broker_definitions_are_those_of_the_code() -> None:

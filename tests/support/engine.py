@@ -43,8 +43,8 @@ class Engine:
     def rest(self) -> str:
         return f"http://127.0.0.1:{self.settings.edge.port}"
 
-    def token(self, subject: str, scopes: str = "read trade") -> str:
-        return mint_token(self.settings.auth, subject=subject, scopes=scopes, life_s=3600)
+    def token(self, subject: str, scopes: str = "read trade", life_s: int = 3600) -> str:
+        return mint_token(self.settings.auth, subject=subject, scopes=scopes, life_s=life_s)
 
     def as_caller(self, subject: str, scopes: str = "read trade") -> tuple[tuple[str, str], ...]:
         """Metadata of a caller."""

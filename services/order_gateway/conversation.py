@@ -1,0 +1,136 @@
+"""Trading sessions: a stream of requests in, their answers out in the same order, with many under way at once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from exchange.gateway.v1 import trading_session_pb2
+
+from libs.batching import Batcher
+from libs.reasons import Reason, Refused, RefusedError
+from libs.rpc.errors import status_of
+from libs.rpc.server import current_caller
+from services.order_gateway import desk
+from services.order_gateway.amending import Amender
+from services.order_gateway.desk import Desk
+from services.order_gateway.intake import Answer, Change, Item, Place
+from services.order_gateway.sessions import Sessions
+
+IN_FLIGHT_MAX = 1000
+_LIMITED = frozenset({"place", "amend", "reduce"})
+
+
+class Conversations:
+    """Holds the sessions of this gateway's callers."""
+
+    def __init__(self, *, taking: Desk, intake: Batcher[Item, Answer], amender: Amender, sessions: Sessions) -> None:
+        self._desk = taking
+        self._intake = intake
+        self._amender = amender
+        self._sessions = sessions
+
+    async def hold(
+        self, requests: AsyncIterator[trading_session_pb2.TradingSessionRequest]
+    ) -> AsyncIterator[trading_session_pb2.TradingSessionResponse]:
+        """One session from its first request to its last answer."""
+        session = _Session()
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    answer = await self._take(request, session)
+                    session.note(answer)
+                    await session.under_way.put((request.request_id, answer))
+            finally:
+                await session.under_way.put(None)
+
+        reading = asyncio.create_task(read())
+        try:
+            while (waiting := await session.under_way.get()) is not None:
+                yield await _session_response(*waiting, session_id=session.session_id)
+            await reading
+        finally:
+            reading.cancel()
+            if session.session_id:
+                self._sessions.leave(session.session_id, list(session.unanswered))
+
+    async def _take(
+        self, request: trading_session_pb2.TradingSessionRequest, session: "_Session"
+    ) -> "asyncio.Future[Sequence[Answer]]":
+        """Put one request of a session into the intake's queue; a bad one is answered in its place."""
+        try:
+            item: Item
+            kind = request.WhichOneof("request")
+            if kind in _LIMITED:
+                await self._desk.admit_rate()
+            first, session.begun = not session.begun, True
+            match kind:
+                case "options":
+                    return await self._begin(request.options, session, first=first)
+                case "place":
+                    item = await self._desk.place(request.place)
+                    if session.session_id and item.order.user_id == session.user_id:
+                        item = Place(replace(item.order, session=session.session_id))
+                case "cancel":
+                    item = desk.cancel(request.cancel)
+                case "reduce":
+                    item = desk.reduce(request.reduce)
+                case "amend":
+                    return asyncio.ensure_future(self._amend_in_session(desk.amend(request.amend)))
+                case _:
+                    raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="request"))
+            return self._intake.enqueue((item,))
+        except RefusedError as error:
+            refused: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
+            refused.set_result((error.refused,))
+            return refused
+
+    async def _begin(
+        self, options: trading_session_pb2.SessionOptions, session: "_Session", *, first: bool
+    ) -> "asyncio.Future[Sequence[Answer]]":
+        if not first:
+            raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="options", rule="only as the first request"))
+        user_id = current_caller().acting_for(options.user_id, field="options.user_id")
+        if options.cancel_on_disconnect:
+            session.user_id, session.session_id = user_id, await self._sessions.open(user_id)
+        begun: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
+        begun.set_result(())
+        return begun
+
+    async def _amend_in_session(self, item: Change) -> Sequence[Answer]:
+        return (await self._amender.amend(item),)
+
+
+_SessionAnswer = tuple[int, "asyncio.Future[Sequence[Answer]]"]
+
+
+class _Session:
+    """One TradingSession call: what is under way, and whose orders end with it."""
+
+    def __init__(self) -> None:
+        self.under_way: asyncio.Queue[_SessionAnswer | None] = asyncio.Queue(IN_FLIGHT_MAX)
+        self.unanswered: set[asyncio.Future[Sequence[Answer]]] = set()
+        self.begun = False
+        self.user_id = ""
+        self.session_id = ""
+
+    def note(self, answer: "asyncio.Future[Sequence[Answer]]") -> None:
+        """Remember what was taken, until it is answered."""
+        self.unanswered.add(answer)
+        answer.add_done_callback(self.unanswered.discard)
+
+
+async def _session_response(
+    request_id: int, answers: "asyncio.Future[Sequence[Answer]]", *, session_id: str
+) -> trading_session_pb2.TradingSessionResponse:
+    try:
+        # Shielded: a session that is cut off leaves what it has under way to its end.
+        found = await asyncio.shield(answers)
+    except RefusedError as error:
+        found = (error.refused,)
+    if not found:
+        return trading_session_pb2.TradingSessionResponse(request_id=request_id, session_id=session_id)
+    answer = found[0]
+    if isinstance(answer, Refused):
+        return trading_session_pb2.TradingSessionResponse(request_id=request_id, error=status_of(answer))
+    return trading_session_pb2.TradingSessionResponse(request_id=request_id, order=answer.order, fills=answer.fills)

@@ -1,0 +1,66 @@
+"""The table of API keys."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from libs.db.pool import Pool
+
+_COLUMNS = "key_id::text, user_id::text, name, scopes, allowed_ips, secret_hash, created_at, expires_at, revoked_at"
+# Requests at the same moment may pass the limit together: it keeps lists short, no more.
+INSERT = """
+INSERT INTO orders.api_keys (key_id, user_id, name, scopes, allowed_ips, secret_hash, created_at, expires_at)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE (SELECT count(*) FROM orders.api_keys WHERE user_id = $2) < $9
+ON CONFLICT (user_id, name) DO NOTHING
+RETURNING key_id
+"""
+BY_NAME = f"SELECT {_COLUMNS} FROM orders.api_keys WHERE user_id = $1 AND name = $2"
+BY_ID = f"SELECT {_COLUMNS} FROM orders.api_keys WHERE key_id = $1"
+OF_USER = f"SELECT {_COLUMNS} FROM orders.api_keys WHERE user_id = $1 ORDER BY created_at, key_id LIMIT $2"
+REVOKE = f"""
+UPDATE orders.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1 AND user_id = $2 RETURNING {_COLUMNS}
+"""
+
+
+class KeyRow(NamedTuple):
+    """A row of orders.api_keys."""
+
+    key_id: str
+    user_id: str
+    name: str
+    scopes: Sequence[str]
+    allowed_ips: Sequence[str]
+    secret_hash: bytes
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class KeyStore:
+    """Reads and writes orders.api_keys."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def insert(self, key: KeyRow, *, at_most: int) -> bool:
+        """Whether it was stored: not where the user has that name already, or `at_most` keys."""
+        return await self._pool.fetchval(INSERT, *key[:8], at_most) is not None
+
+    async def by_name(self, user_id: str, name: str) -> KeyRow | None:
+        """The user's key of a name."""
+        row = await self._pool.fetchrow(BY_NAME, user_id, name)
+        return KeyRow(*row.values()) if row else None
+
+    async def by_id(self, key_id: str) -> KeyRow | None:
+        """A key of anybody."""
+        row = await self._pool.fetchrow(BY_ID, key_id)
+        return KeyRow(*row.values()) if row else None
+
+    async def of_user(self, user_id: str, limit: int) -> list[KeyRow]:
+        """A user's keys, oldest first."""
+        return [KeyRow(*row.values()) for row in await self._pool.fetch(OF_USER, user_id, limit)]
+
+    async def revoke(self, user_id: str, key_id: str) -> KeyRow | None:
+        """The key, revoked now or before; None where the user has no such key."""
+        row = await self._pool.fetchrow(REVOKE, key_id, user_id)
+        return KeyRow(*row.values()) if row else None

@@ -1,0 +1,267 @@
+"""What people try at a public door: each is refused with the right status, and nothing has changed."""
+
+import asyncio
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import jwt
+import pytest
+
+from cli.processes import free_port
+from libs.ids import new_id
+from tests.support.engine import Engine
+from tests.support.trading import until
+
+ROOT = Path(__file__).resolve().parents[2]
+ORDER = {
+    "symbol": "BTC/USDT", "side": "SIDE_BUY", "type": "ORDER_TYPE_LIMIT", "price": "100", "quantity": "1",
+    "clientOrderId": "attack",
+}  # fmt: skip
+
+
+@pytest.fixture
+async def http(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=engine.rest, timeout=20) as client:
+        yield client
+
+
+def forged(engine: Engine, user: str, **other) -> str:
+    auth = engine.settings.auth
+    now = int(time.time())
+    claims = {"sub": user, "scope": "read trade", "iss": auth.issuer, "aud": auth.audience, "iat": now, "nbf": now - 5,
+              "exp": now + 60, **other.pop("claims", {})}  # fmt: skip
+    claims = {name: value for name, value in claims.items() if value is not None}
+    key = other.pop("key", auth.hs256_secret.get_secret_value())
+    return jwt.encode(claims, key, algorithm=other.pop("algorithm", "HS256"))
+
+
+def unsigned(user: str) -> str:
+    def part(content: dict) -> str:
+        return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+    claims = {"sub": user, "scope": "read trade service", "iss": "trade-engine", "aud": "trade-engine", "exp": 2**33}
+    return f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims)}."
+
+
+TOKENS = [
+    ("alg none", lambda _, user: unsigned(user)),
+    ("another key", lambda engine, user: forged(engine, user, key="x" * 40)),
+    ("another algorithm", lambda engine, user: forged(engine, user, algorithm="HS512")),
+    ("wrong audience", lambda engine, user: forged(engine, user, claims={"aud": "elsewhere"})),
+    ("wrong issuer", lambda engine, user: forged(engine, user, claims={"iss": "elsewhere"})),
+    ("expired", lambda engine, user: forged(engine, user, claims={"exp": int(time.time()) - 60})),
+    ("not yet valid", lambda engine, user: forged(engine, user, claims={"nbf": int(time.time()) + 3600})),
+    ("no expiry", lambda engine, user: forged(engine, user, claims={"exp": None})),
+    ("no subject", lambda engine, user: forged(engine, user, claims={"sub": None})),
+    ("a subject that is no user", lambda engine, user: forged(engine, user, claims={"sub": "root"})),
+    ("not a token", lambda *_: "nonsense"),
+    ("an endless one", lambda *_: "a." * 20_000),
+]
+
+
+@pytest.mark.parametrize("make", [row[1] for row in TOKENS], ids=[row[0] for row in TOKENS])
+async def test_forged_tokens(engine: Engine, http: httpx.AsyncClient, make) -> None:
+    user = await engine.user(USDT="1000")
+    answer = await http.post("/api/v1/orders", json=ORDER, headers={"authorization": f"Bearer {make(engine, user)}"})
+    assert (answer.status_code, answer.json()["reason"]) == (401, "UNAUTHENTICATED")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert await engine.balances(user) == {"USDT": ("1000", "0")}
+
+
+PATHS = [
+    "/api/v1/orders/../../../etc/passwd",
+    "/api/v1/orders/..%2f..%2fetc%2fpasswd",
+    "/docs/files/../../../../etc/passwd",
+    "/docs/files/..%2f..%2f..%2fetc%2fpasswd",
+    "/docs/files/%2e%2e/%2e%2e/__init__.py",
+    "/api/v1/books/%00",
+    "/api/v1/books/%ff%fe",
+    "/api/v1/books/" + "A" * 5000,
+    "/api/v1/orders/%F0%9F%92%A9",
+    "//evil.example/api/v1/orders",
+    "/api/v1/orders/٠١٢",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_strange_paths(engine: Engine, path: str) -> None:
+    token = engine.token(await engine.user(USDT="1"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", engine.settings.edge.port)
+    head = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+    writer.write(head.encode())
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    status = int(answer.split()[1])
+    assert status in {400, 404}, answer[:200]
+    assert b"root:" not in answer
+    assert b"swagger_ui" not in answer
+
+
+BODIES = [
+    ("a key twice", b'{"symbol":"BTC/USDT","symbol":"ETH/USDT"}', 400),
+    ("a key twice, deep inside", b'{"orders":[{"price":"1","price":"2"}]}', 400),
+    ("a huge number", b'{"type":' + b"9" * 5000 + b"}", 400),
+    ("a number with an endless exponent", b'{"quantity":1e999999}', 400),
+    ("a price that is a number", b'{"price":100}', 400),
+    ("a price in other digits", json.dumps({**ORDER, "price": "\u0661\u0660\u0660"}).encode(), 400),
+    ("a price with a full stop that looks like one", json.dumps({**ORDER, "price": "100\u06d40"}).encode(), 400),
+    ("a key with a hidden character", json.dumps({**ORDER, "clientOrderId": "a\u200bb"}).encode(), 400),
+    ("a key that reads backwards", json.dumps({**ORDER, "clientOrderId": "\u202eevil"}).encode(), 400),
+    ("half a surrogate pair", b'{"clientOrderId":"\\ud800"}', 400),
+    ("deep nesting", b"[" * 100_000, 400),
+    ("another encoding", json.dumps(ORDER).encode("utf-16"), 400),
+    ("a form", b"symbol=BTC/USDT&side=1", 400),
+    ("a body without end", b'{"symbol":"' + b"A" * 2_000_000 + b'"}', 413),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES])
+async def test_strange_bodies(engine: Engine, http: httpx.AsyncClient, body: bytes, status: int) -> None:
+    user = await engine.user(USDT="1000")
+    headers = {"authorization": f"Bearer {engine.token(user)}", "content-type": "application/json"}
+    answer = await http.post("/api/v1/orders", content=body, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert await engine.balances(user) == {"USDT": ("1000", "0")}
+    listed = await http.get("/api/v1/orders", headers=headers)
+    assert listed.json()["orders"] == []
+
+
+async def test_somebody_elses_order_is_not_there(engine: Engine, http: httpx.AsyncClient) -> None:
+    owner = await engine.user(USDT="1000")
+    order = (await engine.place(owner, "BUY 1 @ 100")).order
+    headers = {"authorization": f"Bearer {engine.token(new_id())}"}
+    path = f"/api/v1/orders/{order.order_id}"
+    for answer in (
+        await http.get(path, headers=headers),
+        await http.delete(path, headers=headers),
+        await http.patch(path, json={"price": "1"}, headers=headers),
+        await http.post(f"{path}:reduce", json={"quantity": "0.5"}, headers=headers),
+    ):
+        assert (answer.status_code, answer.json()["reason"]) == (404, "ORDER_NOT_FOUND")
+    assert await engine.balances(owner) == {"USDT": ("900", "100")}
+
+
+@pytest.fixture
+async def strict_edge(engine: Engine, tmp_path: Path) -> AsyncIterator[str]:
+    """A second edge of the same engine with little patience and tight limits; who comes through it is behind a proxy."""
+    port = free_port()
+    log = (tmp_path / "edge.log").open("wb")
+    environment = {
+        **os.environ, **engine.stack.environment, "TRADE_ENGINE_EDGE_PORT": str(port),
+        "TRADE_ENGINE_EDGE_WEBSOCKET_PORT": "0", "TRADE_ENGINE_EDGE_METRICS_PORT": "0",
+        "TRADE_ENGINE_EDGE_HEAD_TIMEOUT_S": "0.5", "TRADE_ENGINE_EDGE_BODY_TIMEOUT_S": "0.5",
+        "TRADE_ENGINE_EDGE_TRUSTED_PROXIES": "127.0.0.1", "TRADE_ENGINE_EDGE_CORS_ORIGINS": "https://app.example",
+        "TRADE_ENGINE_EDGE_RATE_PER_S": "2", "TRADE_ENGINE_EDGE_RATE_BURST": "4",
+        "TRADE_ENGINE_EDGE_WEBSOCKETS_PER_IP": "1",
+    }  # fmt: skip
+    process = subprocess.Popen(  # noqa: ASYNC220 - it runs beside
+        [sys.executable, "-m", "services.edge"], cwd=ROOT, env=environment, stdout=log, stderr=log
+    )
+    url = f"http://127.0.0.1:{port}"
+
+    async def answers() -> bool:
+        try:
+            async with httpx.AsyncClient() as client:
+                return (await client.get(f"{url}/health/live")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        await until(answers)
+        yield url
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        log.close()
+
+
+async def test_requests_that_trickle_in_are_ended(engine: Engine, strict_edge: str) -> None:
+    port = int(strict_edge.rsplit(":", 1)[1])
+    token = engine.token(new_id())
+    whole_head = (
+        f"POST /api/v1/orders HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 100\r\n"
+        "x-forwarded-for: 198.51.100.9\r\n\r\n"
+    ).encode()
+    for sent, said in (
+        (b"", b"HTTP/1.1 408"),
+        (b"GET /health HTTP/1.1\r\nhost: x\r\nx-", b"HTTP/1.1 408"),
+        (b"GET / HTTP/1.1\r\n" + b"x-filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 3000, b"HTTP/1.1 431"),
+        (whole_head + b'{"symbol', b"HTTP/1.1 408"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", b"HTTP/1.1 400"),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        answer = await asyncio.wait_for(reader.read(4096), 10)
+        assert answer.startswith(said), (sent[:40], answer[:100])
+        writer.close()
+
+
+async def test_addresses_are_those_behind_the_proxy_and_limits_are_shared(engine: Engine, strict_edge: str) -> None:
+    async with httpx.AsyncClient(base_url=strict_edge) as http:
+        for address in ("203.0.113.1", "203.0.113.2"):
+            answers = [
+                await http.get("/api/v1/symbols", headers={"x-forwarded-for": f"{address}, 127.0.0.1"})
+                for _ in range(8)
+            ]
+            statuses = [answer.status_code for answer in answers]
+            assert statuses[:4] == [200] * 4
+            assert 429 in statuses
+            refused = next(answer for answer in answers if answer.status_code == 429)
+            assert int(refused.headers["retry-after"]) >= 1
+            assert (refused.headers["ratelimit-limit"], refused.headers["ratelimit-remaining"]) == ("4", "0")
+            assert int(refused.headers["ratelimit-reset"]) >= 0
+        guesses = [
+            await http.get("/api/v1/orders", headers={"authorization": "Bearer x", "x-forwarded-for": "203.0.113.3"})
+            for _ in range(8)
+        ]
+        assert {answer.status_code for answer in guesses} == {401, 429}, "guessing is limited, too"
+        # Another edge, the same user: one limit.
+        headers = {"authorization": f"Bearer {engine.token(new_id())}"}
+        used = 0
+        async with httpx.AsyncClient(base_url=engine.rest) as other:
+            for _ in range(4):
+                used += (await http.get("/api/v1/symbols", headers=headers)).status_code == 200
+            first_other = await other.get("/api/v1/symbols", headers=headers)
+        assert used == 4
+        assert int(first_other.headers["ratelimit-remaining"]) <= int(first_other.headers["ratelimit-limit"]) - 1
+
+
+async def test_pages_of_other_origins_may_call_only_where_they_are_named(engine: Engine, strict_edge: str) -> None:
+    preflight = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    async with httpx.AsyncClient() as http:
+        mine = await http.options(
+            f"{strict_edge}/api/v1/orders", headers={**preflight, "origin": "https://app.example"}
+        )
+        assert mine.headers["access-control-allow-origin"] == "https://app.example"
+        theirs = await http.options(
+            f"{strict_edge}/api/v1/orders", headers={**preflight, "origin": "https://evil.example"}
+        )
+        assert "access-control-allow-origin" not in theirs.headers
+        off = await http.get(f"{engine.rest}/api/v1/symbols", headers={"origin": "https://app.example"})
+        assert "access-control-allow-origin" not in off.headers
+        for name in ("x-content-type-options", "x-frame-options", "content-security-policy", "referrer-policy"):
+            assert off.headers[name]
+
+
+async def test_a_proxy_that_nobody_trusts_is_not_believed(engine: Engine) -> None:
+    """Else anybody could choose the address that is limited."""
+    async with httpx.AsyncClient(base_url=engine.rest) as http:
+        left = [
+            int(
+                (await http.get("/api/v1/symbols", headers={"x-forwarded-for": f"203.0.113.{n}"})).headers[
+                    "ratelimit-remaining"
+                ]
+            )
+            for n in (50, 51)
+        ]
+    limit = engine.settings.edge.rate_burst
+    assert max(left) < limit
+    assert left[1] < left[0] or left[1] == 0
