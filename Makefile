@@ -32,7 +32,7 @@ configuration: install ## Write docs/configuration.md and config/config.example.
 	$(BIN)/python -m cli.configuration
 
 .PHONY: openapi
-openapi: install ## Write docs/openapi.json from the protos
+openapi: install ## Write docs/openapi.json and docs/asyncapi.json from the protos
 	$(BIN)/python -m cli.openapi
 
 .PHONY: dashboards

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from libs.config import Edge
@@ -24,7 +25,7 @@ from services.edge.backends import GATEWAY, SERVICES, Backends, Origin
 from services.edge.feeds import Feeds
 from services.edge.health import Readiness
 from services.edge.identity import SOCKET_TOKEN_LIFE_S, Identity, Signed
-from services.edge.middleware import Chain, json_response
+from services.edge.middleware import Chain, Handler, json_response
 from services.edge.pages import pages
 from services.edge.problems import problem
 from services.edge.routes import Match, RouteTable
@@ -33,6 +34,10 @@ from services.edge.streaming import Streams
 from services.edge.transcoding import request_from, response_json
 
 VERBS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+# What is not an RPC; who asks for it in another way is told how.
+_HEALTH = ("/health", "/health/live", "/health/ready", "/ready", "/metrics", "/api/v1/status")
+_TO_GET = (*_HEALTH, "/docs", "/openapi.json", "/asyncapi.json")
+OWN_PATHS = {**{path: ["GET"] for path in _TO_GET}, "/api/v1/socket-tokens": ["POST"]}
 EXPOSED_HEADERS = [REQUEST_ID, "retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"]
 
 
@@ -47,7 +52,7 @@ class Api:
     async def handle(self, request: Request) -> Response:
         """Find, check, translate, call, translate back. Raises RefusedError."""
         raw_path = request.scope["raw_path"].decode("ascii").partition("?")[0]
-        match = self._table.find(request.method, raw_path)
+        match = self._table.find("GET" if request.method == "HEAD" else request.method, raw_path)
         if match is None:
             return self._not_found(request, raw_path)
         route = match.route
@@ -66,12 +71,26 @@ class Api:
         return Response(response_json(response, route.response_body), media_type="application/json")
 
     def _not_found(self, request: Request, raw_path: str) -> Response:
-        verbs = self._table.verbs(raw_path)
+        verbs = self._table.verbs(raw_path) or OWN_PATHS.get(raw_path, [])
         refused = Refused(Reason.ROUTE_NOT_FOUND, detail={"allowed": ", ".join(verbs)} if verbs else {})
         response = problem(refused, request_id=request.state.request_id, status=405 if verbs else 404)
         if verbs:
             response.headers["allow"] = ", ".join(verbs)
         return response
+
+
+class _AnyMethod:
+    """starlette answers methods that it does not know by itself, and not as a problem."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).close()  # before it is accepted: 403
+            return
+        response = await self._handler(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 class Doors:
@@ -156,8 +175,9 @@ def build_app(
         token = await identity.new_socket_token(caller)
         return json_response({"token": token, "lifeSeconds": SOCKET_TOKEN_LIFE_S})
 
+    rest = _AnyMethod(chain.around(api.handle))
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
-    return Starlette(
+    app = Starlette(
         routes=[
             StarletteRoute("/health", ready),
             StarletteRoute("/health/live", live),
@@ -168,7 +188,7 @@ def build_app(
             WebSocketRoute("/ws", doors.websocket),
             StarletteRoute("/api/v1/status", chain.around(status), methods=["GET"]),
             StarletteRoute("/api/v1/socket-tokens", chain.around(socket_token), methods=["POST"]),
-            StarletteRoute("/{path:path}", chain.around(api.handle), methods=VERBS),
+            StarletteRoute("/{path:path}", rest),
         ],
         middleware=[
             Middleware(
@@ -183,6 +203,8 @@ def build_app(
         if origins
         else [],
     )
+    app.router.default = rest  # a path with a line break matches none of starlette's patterns
+    return app
 
 
 def origin_of(request: Request) -> Origin:

@@ -1,37 +1,18 @@
 """The OpenAPI 3.1 document of the edge, made from the protos: annotations, types, and the comments beside them."""
 
-import importlib.resources
 import re
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from libs.identity import SERVICE_SCOPE
 from services.edge.routes import Route, RouteTable
+from services.edge.schemas import WELL_KNOWN, Schema, Schemas, ref
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 PROBLEM = "application/problem+json"
-Schema = dict[str, Any]
 
-# How proto3 JSON writes the well-known types.
-_WELL_KNOWN: Final[dict[str, Schema]] = {
-    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
-    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?s$"},
-    "google.protobuf.FieldMask": {"type": "string"},
-    "google.protobuf.Any": {"type": "object", "properties": {"@type": {"type": "string"}}},
-}
-_SCALARS: Final[dict[int, Schema]] = {
-    FieldDescriptor.TYPE_STRING: {"type": "string"},
-    FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
-    FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
-    FieldDescriptor.TYPE_UINT32: {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
-    FieldDescriptor.TYPE_INT64: {"type": "string", "format": "int64"},
-    FieldDescriptor.TYPE_DOUBLE: {"type": "number"},
-    FieldDescriptor.TYPE_BYTES: {"type": "string", "format": "byte"},
-}
 _PROBLEMS: Final[dict[int, str]] = {
     400: "The request is malformed, or the state refuses it; `reason` says why.",
     401: "There is no credential, or it is not valid.",
@@ -71,6 +52,42 @@ _SECURITY_SCHEMES: Final[Schema] = {
 }
 
 
+_PART: Final[Schema] = {"type": "object", "properties": {"ready": {"type": "boolean"}, "latencyMs": {"type": "number"}}}
+_HEALTH: Final[Schema] = {
+    "type": "object",
+    "required": ["status", "parts"],
+    "properties": {"status": {"type": "string"}, "parts": {"type": "object", "additionalProperties": _PART}},
+}
+
+
+def _own(summary: str, schema: Schema, *, other: Schema | None = None, needs: bool = False) -> Schema:
+    return {
+        "operationId": "".join(part.capitalize() for part in summary.split()[:3]),
+        "summary": summary,
+        "tags": ["edge"],
+        "responses": {"200": {"description": "Done.", "content": {JSON: {"schema": schema}}}, **(other or {})},
+        "security": [{"token": []}, {"key": []}] if needs else [{}],
+    }
+
+
+def _edge_paths() -> dict[str, Schema]:
+    """What is the edge's own, and no RPC behind it."""
+    refusals = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _PROBLEMS}
+    not_ready = {"503": {"description": "Something is not ready.", "content": {JSON: {"schema": _HEALTH}}}}
+    text = {"type": "string"}
+    status = {"type": "object", "properties": {"status": text, "version": text, "serverTimeMs": {"type": "integer"}}}
+    token = {"type": "object", "properties": {"token": text, "lifeSeconds": {"type": "integer"}}}
+    alive = {"type": "object", "properties": {"status": text}}
+    return {
+        "/health/live": {"get": _own("Is the edge alive", alive)},
+        "/health/ready": {"get": _own("Are all parts ready, by name", _HEALTH, other=not_ready)},
+        "/api/v1/status": {"get": _own("The engine's state, version and time", status, other=refusals)},
+        "/api/v1/socket-tokens": {
+            "post": _own("A token for `/ws?token=`, which works once", token, other=refusals, needs=True)
+        },
+    }
+
+
 def openapi(table: RouteTable, *, version: str) -> Schema:
     """The document of all routes."""
     return _Document(table, version).build()
@@ -80,12 +97,10 @@ class _Document:
     def __init__(self, table: RouteTable, version: str) -> None:
         self._table = table
         self._version = version
-        self._comments = _comments()
-        self._schemas: dict[str, Schema] = {"Problem": _PROBLEM_SCHEMA}
-        self._names: dict[str, str] = {}
+        self._schemas = Schemas({"Problem": _PROBLEM_SCHEMA})
 
     def build(self) -> Schema:
-        paths: dict[str, Schema] = {}
+        paths = _edge_paths()
         for route in self._table.routes:
             paths.setdefault(_path(route), {})[route.verb.lower()] = self._operation(route)
         return {
@@ -98,13 +113,13 @@ class _Document:
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
             "servers": [{"url": "/"}],
-            "tags": [{"name": name} for name in sorted({_tag(route) for route in self._table.routes})],
+            "tags": [{"name": name} for name in sorted({"edge", *(_tag(route) for route in self._table.routes)})],
             "paths": dict(sorted(paths.items())),
             "components": {
-                "schemas": dict(sorted(self._schemas.items())),
+                "schemas": dict(sorted(self._schemas.components.items())),
                 "securitySchemes": _SECURITY_SCHEMES,
                 "responses": {
-                    str(status): {"description": text, "content": {PROBLEM: {"schema": _ref("Problem")}}}
+                    str(status): {"description": text, "content": {PROBLEM: {"schema": ref("Problem")}}}
                     for status, text in _PROBLEMS.items()
                 },
             },
@@ -112,7 +127,7 @@ class _Document:
 
     def _operation(self, route: Route) -> Schema:
         method = route.method
-        comment = self._comments.get(method.full_name, "")
+        comment = self._schemas.comments.get(method.full_name, "")
         media = NDJSON if method.server_streaming else JSON
         operation: Schema = {
             "operationId": _operation_id(route, self._table),
@@ -147,81 +162,30 @@ class _Document:
             proto_name = ".".join((*prefix.split(".")[:-1], field.name))
             if proto_name in route.variables or field.name == route.body:
                 continue
-            if field.message_type is not None and field.message_type.full_name not in _WELL_KNOWN:
+            if field.message_type is not None and field.message_type.full_name not in WELL_KNOWN:
                 parameters += self._in_query(route, field.message_type, f"{name}.")
             else:
                 parameters.append({"name": name, "in": "query", **self._described(field)})
         return parameters
 
     def _described(self, field: FieldDescriptor) -> Schema:
-        text = self._comments.get(field.full_name, "")
-        return {"schema": self._field(field), **({"description": text} if text else {})}
+        text = self._schemas.comments.get(field.full_name, "")
+        return {"schema": self._schemas.field(field), **({"description": text} if text else {})}
 
     def _body(self, route: Route) -> Schema:
         message = route.method.input_type
         if route.body != "*":
-            return self._field(message.fields_by_name[route.body])
+            return self._schemas.field(message.fields_by_name[route.body])
         if not route.variables:
-            return self._message(message)
+            return self._schemas.message(message)
         fields = [field for field in message.fields if field.name not in route.variables]
-        return self._object(message, fields)
+        return self._schemas.object(message, fields)
 
     def _response(self, route: Route) -> Schema:
         message = route.method.output_type
         if route.response_body:
-            return self._field(message.fields_by_name[route.response_body])
-        return self._message(message)
-
-    def _message(self, message: Descriptor) -> Schema:
-        """A reference to the message's schema, which is made when it is first needed."""
-        if message.full_name in _WELL_KNOWN:
-            return _WELL_KNOWN[message.full_name]
-        name = self._name(message)
-        if name not in self._schemas:
-            self._schemas[name] = {}  # so that a message may contain itself
-            self._schemas[name] = self._object(message, message.fields)
-        return _ref(name)
-
-    def _object(self, message: Descriptor, fields: Iterable[FieldDescriptor]) -> Schema:
-        properties = {}
-        for field in fields:
-            schema, text = self._field(field), self._comments.get(field.full_name, "")
-            properties[field.json_name] = {**schema, "description": text} if text else schema
-        text = self._comments.get(message.full_name, "")
-        return {"type": "object", **({"description": text} if text else {}), "properties": properties}
-
-    def _field(self, field: FieldDescriptor) -> Schema:
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            return {"type": "object", "additionalProperties": self._one(field.message_type.fields_by_name["value"])}
-        one = self._one(field)
-        return {"type": "array", "items": one} if field.is_repeated else one
-
-    def _one(self, field: FieldDescriptor) -> Schema:
-        if field.message_type is not None:
-            return self._message(field.message_type)
-        if field.enum_type is not None:
-            return self._enum(field.enum_type)
-        return _SCALARS[field.type]
-
-    def _enum(self, enum: EnumDescriptor) -> Schema:
-        name = self._name(enum)
-        if name not in self._schemas:
-            told = [
-                f"- `{value.name}`: {self._comments.get(f'{enum.full_name}.{value.name}', '')}" for value in enum.values
-            ]
-            text = "\n".join([self._comments.get(enum.full_name, ""), "", *told])
-            self._schemas[name] = {"type": "string", "enum": [item.name for item in enum.values], "description": text}
-        return _ref(name)
-
-    def _name(self, thing: Descriptor | EnumDescriptor) -> str:
-        """The short name; where two packages have it, the later one's says which it is."""
-        name = self._names.get(thing.full_name)
-        if name is None:
-            name = thing.name
-            if name in self._names.values():
-                name = "".join(part.title() for part in thing.full_name.split(".")[1:2]) + name
-            self._names[thing.full_name] = name
-        return name
+            return self._schemas.field(message.fields_by_name[route.response_body])
+        return self._schemas.message(message)
 
 
 def _operation_id(route: Route, table: RouteTable) -> str:
@@ -250,10 +214,6 @@ def _access(route: Route) -> str:
             return f"Needs scope `{scope}`. "
 
 
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 def _field_at(message: Descriptor, path: str) -> FieldDescriptor:
     *parents, last = path.split(".")
     for parent in parents:
@@ -261,34 +221,3 @@ def _field_at(message: Descriptor, path: str) -> FieldDescriptor:
         assert inner is not None, f"{path}: only the last part of a path variable is a plain field"
         message = inner
     return message.fields_by_name[last]
-
-
-def _comments() -> dict[str, str]:
-    """Every comment of the contracts by the full name of what it stands at."""
-    data = (importlib.resources.files("exchange") / "contracts.binpb").read_bytes()
-    comments: dict[str, str] = {}
-    for file in FileDescriptorSet.FromString(data).file:
-        if file.package.startswith("exchange."):
-            for location in file.source_code_info.location:
-                name = _name_at(file, list(location.path))
-                text = location.leading_comments.strip()
-                if name and text:
-                    comments[name] = re.sub(r"\n\s*\n", "\n\n", re.sub(r"(?m)^ ", "", text))
-    return comments
-
-
-def _name_at(file: FileDescriptorProto, path: list[int]) -> str:
-    """The full name of what a path of descriptor.proto's SourceCodeInfo leads to; empty for what has none."""
-    names: list[str] = [file.package]
-    thing: Any = file
-    while path:
-        number, *rest = path
-        field = thing.DESCRIPTOR.fields_by_number.get(number)
-        if field is None or field.message_type is None or not field.is_repeated or not rest:
-            return ""
-        thing = getattr(thing, field.name)[rest[0]]
-        if not hasattr(thing, "name") or isinstance(thing, str):
-            return ""
-        names.append(thing.name)
-        path = rest[1:]
-    return ".".join(names) if len(names) > 1 else ""

@@ -1,4 +1,4 @@
-"""`/openapi.json`, and `/docs`: the same as a page to read and to try, which needs nothing from the internet."""
+"""`/openapi.json`, `/asyncapi.json`, and `/docs`: the first as a page to read and to try, without the internet."""
 
 import importlib.resources
 import json
@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from services.edge.asyncapi import asyncapi
 from services.edge.middleware import SECURITY_HEADERS
 from services.edge.openapi import openapi
 from services.edge.routes import RouteTable
@@ -48,9 +49,10 @@ _BEGIN = """SwaggerUIBundle({
 
 def pages(table: RouteTable) -> list[BaseRoute]:
     """The routes of both."""
-    document = json.dumps(openapi(table, version=version("trade-engine"))).encode()
+    engine = version("trade-engine")
     return [
-        _fixed("/openapi.json", document, "application/json"),
+        _fixed("/openapi.json", json.dumps(openapi(table, version=engine)).encode(), "application/json"),
+        _fixed("/asyncapi.json", json.dumps(asyncapi(version=engine)).encode(), "application/json"),
         _fixed("/docs", _PAGE.encode(), "text/html"),
         _fixed("/docs/begin.js", _BEGIN.encode(), "text/javascript"),
         Mount("/docs/files", StaticFiles(directory=str(importlib.resources.files("swagger_ui") / "static"))),
