@@ -119,6 +119,14 @@ bench-core: install ## Measure the matching core alone; writes bench/results/cor
 bench-settlement: install ## Measure trades through RabbitMQ into the ledger; writes bench/results/settlement.json
 	$(BIN)/python -m bench.settlement
 
+.PHONY: bench
+bench: install ## Measure the front door beside an echo server and pgbench; writes bench/results/gateway.json (FULL=1: longer)
+	$(BIN)/python -m bench.gateway $(if $(FULL),--full)
+
+.PHONY: bench-edge
+bench-edge: install ## Measure the edge beside a bare application; writes bench/results/edge.json
+	$(BIN)/python -m bench.edge
+
 .PHONY: bench-recovery
 bench-recovery: install ## Measure a matcher's start after a million commands; writes bench/results/recovery.json
 	$(BIN)/python -m bench.recovery --commands $(or $(COMMANDS),1000000)

@@ -19,6 +19,7 @@ from cli.demo import run_demo
 from cli.embedded import EmbeddedError
 from cli.health import SERVICES, is_healthy
 from cli.journal import journal
+from cli.keys import keys
 from cli.replay import ReplayOptions, print_report, run_replay
 from cli.running import settings_of_running_stack
 from cli.session import SessionError
@@ -227,6 +228,7 @@ def restore(file: Path, dsn: str) -> None:
 
 cli.add_command(journal)
 cli.add_command(settlement)
+cli.add_command(keys)
 cli.add_command(config)
 
 

@@ -10,6 +10,9 @@ import structlog
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import Counter
 
+TAKEN_FOR_S = 1.0
+KNOWN_MAX = 100_000
+
 AWAY = Counter("rate_limit_unavailable_total", "Limits that a process checked alone because Redis was away")
 
 log = structlog.get_logger()
@@ -45,3 +48,35 @@ class SharedLimit:
         admitted = await limiter.hit(self.item, who, cost=cost)
         stats = await limiter.get_window_stats(self.item, who)
         return admitted, Standing(stats.remaining, max(0, math.ceil(stats.reset_time - time.time())))
+
+
+class SharedBudget:
+    """A shared limit that is not asked every time: a process takes a few at once and lets them pass by itself.
+
+    Asking Redis costs more than placing an order. What is not used within a second is forgotten.
+    """
+
+    def __init__(self, limit: SharedLimit, *, share: int) -> None:
+        self.limit = limit
+        self._share = max(1, share)
+        self._taken: dict[str, tuple[int, float, Standing]] = {}  # what is left of it, until when, and how it stood
+
+    async def take(self, who: str, cost: int = 1) -> tuple[bool, Standing]:
+        """As SharedLimit.hit."""
+        left, until, standing = self._taken.get(who, (0, 0.0, Standing(0, 0)))
+        now = time.monotonic()
+        if now >= until:
+            left = 0
+        if left < cost:
+            wanted = max(cost, self._share)
+            admitted, standing = await self.limit.hit(who, cost=wanted)
+            if not admitted and wanted > cost and standing.remaining >= cost:
+                wanted = cost
+                admitted, standing = await self.limit.hit(who, cost=wanted)
+            if not admitted:
+                return False, standing
+            if len(self._taken) >= KNOWN_MAX:
+                self._taken.clear()
+            left, until = left + wanted, now + TAKEN_FOR_S
+        self._taken[who] = left - cost, until, standing
+        return True, Standing(standing.remaining + left - cost, standing.reset_s)

@@ -22,6 +22,7 @@ from libs.rpc.access import admit
 from libs.rpc.server import REQUEST_ID
 from libs.signing import KEY_HEADER
 from services.edge.backends import GATEWAY, SERVICES, Backends, Origin
+from services.edge.cache import Answers
 from services.edge.feeds import Feeds
 from services.edge.health import Readiness
 from services.edge.identity import SOCKET_TOKEN_LIFE_S, Identity, Signed
@@ -48,6 +49,7 @@ class Api:
         self._table = table
         self._backends = backends
         self._streams = Streams(settings.streams_max)
+        self._answers = Answers()
 
     async def handle(self, request: Request) -> Response:
         """Find, check, translate, call, translate back. Raises RefusedError."""
@@ -67,8 +69,14 @@ class Api:
             call = self._backends.stream(route.method, message, origin)
             name = route.method.containing_service.name
             return await self._streams.answer(call, dependency=name, body=route.response_body)
-        response = await self._backends.call(route.method, message, origin)
-        return Response(response_json(response, route.response_body), media_type="application/json")
+
+        async def ask() -> bytes:
+            return response_json(await self._backends.call(route.method, message, origin), route.response_body)
+
+        if route.rule.scope or route.verb != "GET":
+            return Response(await ask(), media_type="application/json")
+        question = f"{route.rpc_path} {message.SerializeToString(deterministic=True)!r}"
+        return Response(await self._answers.get(question, ask), media_type="application/json")
 
     def _not_found(self, request: Request, raw_path: str) -> Response:
         verbs = self._table.verbs(raw_path) or OWN_PATHS.get(raw_path, [])

@@ -1,8 +1,13 @@
 """Keys that bots sign with: made, used, limited, revoked; and every way to misuse one."""
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import grpc
 import httpx
@@ -15,6 +20,7 @@ from tests.support.bots import Bot
 from tests.support.engine import Engine
 from tests.support.trading import until
 
+ROOT = Path(__file__).resolve().parents[2]
 ORDER = {
     "symbol": "BTC/USDT", "side": "SIDE_BUY", "type": "ORDER_TYPE_LIMIT", "price": "100", "quantity": "1",
 }  # fmt: skip
@@ -227,3 +233,28 @@ async def test_a_socket_opens_with_a_key_or_a_token_that_works_once(engine: Engi
         with pytest.raises(websockets.InvalidStatus) as refused:
             await websockets.connect(f"{url}?token={bad}")
         assert refused.value.response.status_code == 401
+
+
+def command(engine: Engine, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "cli", "keys", *arguments], cwd=ROOT, env={**os.environ, **engine.stack.environment},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+async def test_operators_make_list_and_revoke_keys(engine: Engine) -> None:
+    user = await engine.user(USDT="1000")
+    made = await asyncio.to_thread(
+        command, engine, "create", user, "ops", "--scope", "trade", "--scope", "read", "--json"
+    )
+    assert made.returncode == 0, made.stderr
+    content = json.loads(made.stdout)
+    bot = Bot(engine.rest, content["key"]["keyId"], content["secret"])
+    assert (await bot.call("POST", "/api/v1/orders", order())).status_code == 200
+    listed = await asyncio.to_thread(command, engine, "list", user, "--json")
+    assert [key["name"] for key in json.loads(listed.stdout)["keys"]] == ["ops"]
+    assert "secret" not in listed.stdout
+    gone = await asyncio.to_thread(command, engine, "revoke", user, bot.key_id)
+    assert gone.stdout.startswith("revoked at ")
+    unknown = await asyncio.to_thread(command, engine, "revoke", user, new_id())
+    assert (unknown.returncode, "API_KEY_NOT_FOUND" in unknown.stderr) == (1, True)
