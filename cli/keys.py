@@ -32,7 +32,13 @@ def keys() -> None:
 @click.argument("user")
 @click.argument("name")
 @click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(list(_SCOPES)), default=("read",), show_default=True
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(list(_SCOPES)),
+    default=("read",),
+    show_default=True,
+    help="What it may do; as often as needed.",
 )
 @click.option("--ip", "ips", multiple=True, help="Only from this address or network; as often as needed.")
 @click.option("--days", type=click.IntRange(1), help="Days until it ends by itself; default: never.")
