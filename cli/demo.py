@@ -82,7 +82,7 @@ async def _trade(settings: Settings, *, orders: int, seed: int, console: Console
     with Progress(*columns, console=console) as progress:
         placing = progress.add_task("orders", total=orders)
         started = time.perf_counter()
-        async with open_channel(settings.gateway.target()) as channel:
+        async with open_channel(settings.gateway.target(), settings.tls) as channel:
             traders = _Traders(settings, channel, users, random.Random(seed), result)  # noqa: S311 - a demo's dice
             left = iter(range(orders))
             async with asyncio.TaskGroup() as group:
@@ -176,7 +176,7 @@ class _Traders:
 
 async def _settlement_status(settings: Settings) -> settlement_pb2.GetStatusResponse:
     token = mint_token(settings.auth, subject="demo", scopes=SERVICE_SCOPE, life_s=_TOKEN_LIFE_S)
-    async with open_channel(settings.settlement.target()) as channel:
+    async with open_channel(settings.settlement.target(), settings.tls) as channel:
         stub = settlement_pb2_grpc.SettlementServiceStub(channel)
         status: settlement_pb2.GetStatusResponse = await stub.GetStatus(
             settlement_pb2.GetStatusRequest(), metadata=(("authorization", f"Bearer {token}"),), timeout=10

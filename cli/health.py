@@ -1,11 +1,13 @@
 """Whether services serve: gRPC's health service, and /health/ready of the edge."""
 
 import http.client
+import ssl
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from libs.config import Settings
+from libs.config import Settings, Tls
+from libs.rpc.tls import Certificates
 
 SERVICES = ("wallet", "matcher", "settlement", "order_gateway", "market_data", "edge")
 # Section of the settings where it is not the service's name.
@@ -16,9 +18,11 @@ _TIMEOUT_S = 1.0
 def is_healthy(settings: Settings, name: str) -> bool:
     """Whether a service says that it is serving."""
     if name == "edge":
-        return _http_ok(settings.edge.host, settings.edge.port)
+        return _http_ok(settings.edge.host, settings.edge.port, settings.tls)
     target = getattr(settings, _SECTIONS.get(name, name)).target()
-    with grpc.insecure_channel(target) as channel:
+    certificates = Certificates(settings.tls)
+    opened = grpc.secure_channel(target, certificates.channel()) if certificates.on else grpc.insecure_channel(target)
+    with opened as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
         except grpc.RpcError:
@@ -26,8 +30,12 @@ def is_healthy(settings: Settings, name: str) -> bool:
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _http_ok(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1" if host == "0.0.0.0" else host, port, timeout=_TIMEOUT_S)  # noqa: S104
+def _http_ok(host: str, port: int, tls: Tls) -> bool:
+    name = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not listened on
+    connection = http.client.HTTPConnection(name, port, timeout=_TIMEOUT_S)
+    if tls.certificate_file is not None:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        connection = http.client.HTTPSConnection(name, port, timeout=_TIMEOUT_S, context=context)
     try:
         connection.request("GET", "/health/ready")
         return connection.getresponse().status == http.HTTPStatus.OK

@@ -102,7 +102,7 @@ def _ask(method: str, request: Message) -> Any:
         settings = settings_of_running_stack()
         credential = service_credential(settings.auth, service="cli")
         peer = Peer(name="order_gateway", credential=credential, timeout_s=_TIMEOUT_S, patience_s=0)
-        async with open_channel(settings.gateway.target()) as channel:
+        async with open_channel(settings.gateway.target(), settings.tls) as channel:
             return await peer.call(getattr(api_key_pb2_grpc.ApiKeyServiceStub(channel), method), request)
 
     return asyncio.run(ask())

@@ -95,7 +95,7 @@ async def run_replay(settings: Settings, options: ReplayOptions) -> ReplayReport
             progress.advance(task)
 
         started = progress.get_time()
-        await run_session(settings.gateway.target(), token, _requests(steps), on_answer)
+        await run_session(settings.gateway.target(), token, _requests(steps), on_answer, tls=settings.tls)
         lasted = progress.get_time() - started
     mismatches = await _mismatches(settings, token, flow)
     return ReplayReport(
@@ -132,7 +132,7 @@ def _requests(steps: list[Step]) -> Iterator[trading_session_pb2.TradingSessionR
 async def _mismatches(settings: Settings, token: str, flow: Flow) -> list[str]:
     """Orders whose filled quantity is not what the flow's executions add up to."""
     filled: dict[tuple[str, str], int] = {}
-    async with open_channel(settings.gateway.target()) as channel:
+    async with open_channel(settings.gateway.target(), settings.tls) as channel:
         stub = order_gateway_pb2_grpc.OrderGatewayServiceStub(channel)
         for user in USERS[:-2] + USERS[-1:]:
             async for order in _orders_of(stub, token, user_id_of(user)):

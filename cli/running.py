@@ -15,7 +15,7 @@ def settings_of_running_stack() -> Settings:
         running = Stack.running_environment(settings.data_dir)
         dsn = type(settings.database).model_validate({"dsn": running["TRADE_ENGINE_DATABASE_DSN"]}).dsn
         update["database"] = settings.database.model_copy(update={"dsn": dsn})
-    if not settings.auth.hs256_secret.get_secret_value() and settings.auth.public_key_file is None:
+    if not settings.auth.has_keys:
         secret = type(settings.auth).model_validate(
             {"hs256_secret": development_secret(settings.data_dir, create=False)}
         )

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 import grpc.aio
 from exchange.gateway.v1 import order_gateway_pb2_grpc, trading_session_pb2
 
+from libs.config import Tls
 from libs.reasons import PASSING, Reason
 from libs.rpc.client import open_channel
 from libs.rpc.errors import refused_of
@@ -32,6 +33,7 @@ async def run_session(
     requests: Iterable[Request],
     on_answer: Callable[[Request, Answer, float], None],
     *,
+    tls: Tls | None = None,
     in_flight_max: int = 256,
     patience_s: float = 60.0,
 ) -> None:
@@ -42,7 +44,7 @@ async def run_session(
     last_progress = time.monotonic()
     while not exhausted or unanswered:
         before = len(unanswered)
-        async with open_channel(target) as channel:
+        async with open_channel(target, tls) as channel:
             session = _Session(channel, token, source, unanswered, in_flight_max)
             try:
                 async for request, answer, seconds in session.answers():

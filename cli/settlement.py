@@ -139,7 +139,7 @@ async def _with_settlement(work: Callable[[Any, Peer], Awaitable[Any]]) -> Any:
     settings = settings_of_running_stack()
     credential = service_credential(settings.auth, service="cli")
     peer = Peer(name="settlement", credential=credential, timeout_s=_TIMEOUT_S, patience_s=0)
-    channel = open_channel(settings.settlement.target())
+    channel = open_channel(settings.settlement.target(), settings.tls)
     try:
         return await work(settlement_pb2_grpc.SettlementServiceStub(channel), peer)
     finally:

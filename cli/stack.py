@@ -217,7 +217,7 @@ class Stack:
 
     def _secret(self, configured: Settings) -> dict[str, str]:
         """A development secret, kept with the data, where nothing is configured to check tokens by."""
-        if configured.auth.hs256_secret.get_secret_value() or configured.auth.public_key_file is not None:
+        if configured.auth.has_keys:
             return {}
         return {"TRADE_ENGINE_AUTH_HS256_SECRET": development_secret(self.data_dir, create=True)}
 

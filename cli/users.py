@@ -30,7 +30,7 @@ def deposit_id_of(text: str) -> str:
 
 async def deposit_to(settings: Settings, user_id: str, asset: str, amount: str, *, deposit_id: str = "") -> str:
     """Credit a user; returns what is available then. Raises RefusedError."""
-    channel = open_channel(settings.wallet.target())
+    channel = open_channel(settings.wallet.target(), settings.tls)
     peer = Peer(
         name="wallet", credential=service_credential(settings.auth, service="cli"), timeout_s=_TIMEOUT_S,
         patience_s=_PATIENCE_S,

@@ -65,6 +65,7 @@ class Auth(Section):
     public_key_file: Path | None = Field(
         None, description="PEM file with the RS256/ES256 key that tokens are signed by"
     )
+    jwks: str = Field("", description="JSON Web Key Set with the RS256/ES256 keys: https address or file; kept fresh")
     service_token_file: Path | None = Field(
         None, description="File with this service's own token, re-read every minute"
     )
@@ -74,6 +75,22 @@ class Auth(Section):
     )
     issuer: str = Field("trade-engine", description="Expected `iss`")
     audience: str = Field("trade-engine", description="Expected `aud`")
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether it is said how tokens are checked; else a stack of its own makes a development secret."""
+        return bool(self.hs256_secret.get_secret_value() or self.public_key_file or self.jwks)
+
+
+class Tls(Section):
+    """TLS between services, and on the edge's ports. Files are PEM."""
+
+    certificate_file: Path | None = Field(None, description="This process's certificate, with its chain")
+    key_file: Path | None = Field(None, description="The key of that certificate")
+    ca_file: Path | None = Field(
+        None, description="Whom to believe: the authority that signed the others' certificates"
+    )
+    require_client_certificate: bool = Field(False, description="Mutual TLS: take only callers with a certificate")
 
 
 class Service(Section):
@@ -204,6 +221,7 @@ class Settings(BaseSettings):
     marketdata: MarketData = MarketData()
     edge: Edge = Edge()
     circuit: Circuit = Circuit()
+    tls: Tls = Tls()
     log: Log = Log()
 
     @classmethod

@@ -10,10 +10,12 @@ import jwt
 
 from libs.config import Auth, ConfigError
 from libs.ids import parse_id
+from libs.keyset import KeySet
 from libs.reasons import Reason, Refused, RefusedError
 
 SERVICE_SCOPE = "service"
 _SECRET_MIN_CHARS = 32
+_ASYMMETRIC = ["RS256", "ES256"]
 _CACHE_MAX = 10_000
 _SERVICE_TOKEN_LIFE_S = 3600
 _SERVICE_TOKEN_RENEW_S = 60
@@ -51,11 +53,12 @@ class Caller:
 
 
 class TokenVerifier:
-    """Checks tokens: signature (RS256/ES256 by the public key, or HS256 in development), iss, aud, exp, nbf."""
+    """Checks tokens: signature (RS256/ES256 by public key or key set, or HS256 in development), iss, aud, exp, nbf."""
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
-        self._key, self._algorithms = _verification_key(auth)
+        self._keys = KeySet(auth.jwks) if auth.jwks else None
+        self._key, self._algorithms = ("", _ASYMMETRIC) if auth.jwks else _verification_key(auth)
         self._verified: dict[str, tuple[Caller, float]] = {}
 
     def verify(self, token: str) -> Caller:
@@ -72,8 +75,8 @@ class TokenVerifier:
     def _decode(self, token: str) -> tuple[Caller, float]:
         try:
             claims = jwt.decode(
-                token, self._key, algorithms=self._algorithms, audience=self._auth.audience, issuer=self._auth.issuer,
-                options={"require": ["exp", "sub", "iss", "aud"]},
+                token, self._key_of(token), algorithms=self._algorithms, audience=self._auth.audience,
+                issuer=self._auth.issuer, options={"require": ["exp", "sub", "iss", "aud"]},
             )  # fmt: skip
         except jwt.PyJWTError as error:
             raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule=str(error))) from error
@@ -86,6 +89,14 @@ class TokenVerifier:
                 raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule="sub must be the user's UUID")) from error
         expires_at = float(claims["exp"])
         return Caller(user_id=subject, scopes=scopes, expires_at=expires_at), expires_at
+
+    def _key_of(self, token: str) -> str | jwt.PyJWK:
+        if self._keys is None:
+            return self._key
+        key = self._keys.find(str(jwt.get_unverified_header(token).get("kid", "")))
+        if key is None:
+            raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule="kid must name a key of the key set"))
+        return key
 
 
 def mint_token(auth: Auth, *, subject: str, scopes: str, life_s: int) -> str:
@@ -123,7 +134,7 @@ def service_credential(auth: Auth, *, service: str) -> Callable[[], str]:
 
 def _verification_key(auth: Auth) -> tuple[str, list[str]]:
     if auth.public_key_file is not None:
-        return Path(auth.public_key_file).read_text(encoding="ascii"), ["RS256", "ES256"]
+        return Path(auth.public_key_file).read_text(encoding="ascii"), _ASYMMETRIC
     return _secret(auth), ["HS256"]
 
 
@@ -131,6 +142,7 @@ def _secret(auth: Auth) -> str:
     secret = auth.hs256_secret.get_secret_value()
     if len(secret) < _SECRET_MIN_CHARS:
         raise ConfigError(
-            f"auth: set auth.public_key_file, or for development auth.hs256_secret to {_SECRET_MIN_CHARS}+ characters"
+            "auth: set auth.jwks or auth.public_key_file, or for development "
+            f"auth.hs256_secret to {_SECRET_MIN_CHARS}+ characters"
         )
     return secret

@@ -11,6 +11,7 @@ import structlog
 from exchange.matcher.v1 import matcher_pb2_grpc
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
+from libs.config import Tls
 from libs.db.pool import DatabaseAway, Pool
 from libs.reasons import PASSING, Reason, Refused, RefusedError
 from libs.rpc.client import Peer, open_channel
@@ -25,8 +26,9 @@ log = structlog.get_logger()
 class ShardLeader:
     """Calls whoever leads a shard now."""
 
-    def __init__(self, *, pool: Pool, peer: Peer, shard: int, patience_s: float) -> None:
+    def __init__(self, *, pool: Pool, peer: Peer, shard: int, patience_s: float, tls: Tls) -> None:
         self.shard = shard
+        self._tls = tls
         self._pool = pool
         self._peer = peer
         self._patience_s = patience_s
@@ -126,7 +128,7 @@ class ShardLeader:
             log.info("matcher found", address=address, shard=self.shard)
             await self.close()
             self._address = address
-            self._channel = open_channel(address)
+            self._channel = open_channel(address, self._tls)
             self._stub = matcher_pb2_grpc.MatcherServiceStub(self._channel)
 
 

@@ -7,25 +7,27 @@ import grpc.aio
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from libs.config import Circuit
+from libs.config import Circuit, Tls
 from libs.ids import new_id
 from libs.rpc.breaker import Breaker, is_passing
 from libs.rpc.errors import refused_from_call
 from libs.rpc.server import MESSAGE_MAX_BYTES, REQUEST_ID
+from libs.rpc.tls import Certificates
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A channel that reconnects quickly and fails fast while there is nobody."""
-    return grpc.aio.insecure_channel(
-        target,
-        options=[
-            ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.use_local_subchannel_pool", 1),
-        ],
-    )
+def open_channel(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
+    """A channel that reconnects quickly and fails fast while there is nobody. Raises ConfigError."""
+    options = [
+        ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    certificates = Certificates(tls) if tls is not None else None
+    if certificates is not None and certificates.on:
+        return grpc.aio.secure_channel(target, certificates.channel(), options=options)
+    return grpc.aio.insecure_channel(target, options=options)
 
 
 class Peer:

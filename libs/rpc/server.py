@@ -22,13 +22,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from libs.config import Service
+from libs.config import Service, Tls
 from libs.db.pool import DatabaseAway
 from libs.identity import SERVICE_SCOPE, Caller, TokenVerifier
 from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import PUBLIC, AccessRule, access_rules, acting, admit, authenticate
 from libs.rpc.errors import DETAILS_KEY, code_of, status_of
+from libs.rpc.tls import Certificates
 from libs.telemetry import RPC_SECONDS, RPC_TOTAL
 
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024
@@ -178,9 +179,15 @@ class RpcServer:
     """
 
     def __init__(
-        self, settings: Service, verifier: TokenVerifier, *services: ServiceDescriptor, internal: bool
+        self,
+        settings: Service,
+        verifier: TokenVerifier,
+        *services: ServiceDescriptor,
+        internal: bool,
+        tls: Tls | None = None,
     ) -> None:
         self._settings = settings
+        self._certificates = Certificates(tls or Tls())
         self._names = [service.full_name for service in services]
         rules = {method: rule for service in services for method, rule in access_rules(service).items()}
         if internal:
@@ -199,10 +206,13 @@ class RpcServer:
         reflection.enable_server_reflection((*self._names, *open_names), self.grpc)
 
     async def start(self) -> None:
-        """Listen, and report SERVING. Raises OSError where the port is taken."""
+        """Listen, and report SERVING. Raises OSError where the port is taken, ConfigError where TLS is half set up."""
         address = f"{self._settings.host}:{self._settings.port}"
         try:
-            port = self.grpc.add_insecure_port(address)
+            if self._certificates.on:
+                port = self.grpc.add_secure_port(address, self._certificates.server())
+            else:
+                port = self.grpc.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}") from error
         await self.grpc.start()

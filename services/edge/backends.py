@@ -52,14 +52,14 @@ class Backends:
     def __init__(self, settings: Settings, credential: Callable[[], str]) -> None:
         self._credential = credential
         self._timeout_s = settings.edge.timeout_s
-        gateway = open_channel(settings.gateway.target())
+        gateway = open_channel(settings.gateway.target(), settings.tls)
         self._channels = {
             GATEWAY.full_name: gateway,
             API_KEYS.full_name: gateway,
-            MATCHER.full_name: open_channel(settings.matcher.target()),
-            SETTLEMENT.full_name: open_channel(settings.settlement.target()),
-            MARKET_DATA.full_name: open_channel(settings.marketdata.target()),
-            WALLET.full_name: open_channel(settings.wallet.target()),
+            MATCHER.full_name: open_channel(settings.matcher.target(), settings.tls),
+            SETTLEMENT.full_name: open_channel(settings.settlement.target(), settings.tls),
+            MARKET_DATA.full_name: open_channel(settings.marketdata.target(), settings.tls),
+            WALLET.full_name: open_channel(settings.wallet.target(), settings.tls),
         }
         self._methods: dict[str, Any] = {}
 

@@ -34,10 +34,10 @@ async def main(settings: Settings) -> None:
     credential = service_credential(settings.auth, service="market-data")
     peer = Peer(name="matcher", credential=credential, timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S)
     leaders = [
-        ShardLeader(pool=pool, peer=peer, shard=shard, patience_s=PATIENCE_S)
+        ShardLeader(pool=pool, peer=peer, shard=shard, patience_s=PATIENCE_S, tls=settings.tls)
         for shard in range(settings.matcher.shards)
     ]
-    channel = open_channel(settings.settlement.target())
+    channel = open_channel(settings.settlement.target(), settings.tls)
     settlement = Peer(name="settlement", credential=credential, timeout_s=CALL_TIMEOUT_S, patience_s=PATIENCE_S)
     sources = Sources(leaders=leaders, settlement=channel, peer=settlement)
     cache = MarketCache(settings.redis.url.get_secret_value())
@@ -55,6 +55,7 @@ async def main(settings: Settings) -> None:
         TokenVerifier(settings.auth),
         market_data_pb2.DESCRIPTOR.services_by_name["MarketDataService"],
         internal=True,
+        tls=settings.tls,
     )
     service = MarketDataService(follower=follower, mirrors=mirrors, store=store, streams=streams)
     market_data_pb2_grpc.add_MarketDataServiceServicer_to_server(service, server.grpc)

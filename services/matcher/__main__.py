@@ -57,7 +57,11 @@ async def main(settings: Settings) -> None:
         sequencer.commit, name="matcher", max_items=mine.batch_max, max_waiting=mine.queue_max, fatal=FATAL
     )
     server = RpcServer(
-        mine, TokenVerifier(settings.auth), matcher_pb2.DESCRIPTOR.services_by_name["MatcherService"], internal=True
+        mine,
+        TokenVerifier(settings.auth),
+        matcher_pb2.DESCRIPTOR.services_by_name["MatcherService"],
+        internal=True,
+        tls=settings.tls,
     )
     service = MatcherService(
         intake=intake, sequencer=sequencer, books=books, trades=trades, journal=journal, relay=relay,

@@ -49,12 +49,12 @@ async def main(settings: Settings) -> None:
         Peer, credential=service_credential(settings.auth, service="order-gateway"), timeout_s=CALL_TIMEOUT_S,
         patience_s=PATIENCE_S,
     )  # fmt: skip
-    wallet_channel = open_channel(settings.wallet.target())
+    wallet_channel = open_channel(settings.wallet.target(), settings.tls)
     wallet = WalletClient(wallet_channel, peer(name="wallet", circuit=settings.circuit))
-    settlement_channel = open_channel(settings.settlement.target())
+    settlement_channel = open_channel(settings.settlement.target(), settings.tls)
     settlement = SettlementClient(settlement_channel, peer(name="settlement"))
     matcher = MatcherClient([
-        ShardLeader(pool=pool, peer=peer(name="matcher"), shard=shard, patience_s=PATIENCE_S)
+        ShardLeader(pool=pool, peer=peer(name="matcher"), shard=shard, patience_s=PATIENCE_S, tls=settings.tls)
         for shard in range(settings.matcher.shards)
     ])  # fmt: skip
     flow = Intake(store=store, wallet=wallet, matcher=matcher, patience_s=PATIENCE_S)
@@ -81,6 +81,7 @@ async def main(settings: Settings) -> None:
         order_gateway_pb2.DESCRIPTOR.services_by_name["OrderGatewayService"],
         api_key_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
         internal=False,
+        tls=settings.tls,
     )
     desk = Desk(matcher=matcher, rate=OrderRate(limit, per_s=mine.orders_per_s))
     conversations = Conversations(taking=desk, intake=intake, amender=amender, sessions=sessions)

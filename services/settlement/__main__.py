@@ -33,14 +33,14 @@ async def main(settings: Settings) -> None:
     pool = await open_pool(settings.database, service="settlement")
     store, tape = SettlementStore(pool), Tape(pool)
     credential = service_credential(settings.auth, service="settlement")
-    channel = open_channel(settings.wallet.target())
+    channel = open_channel(settings.wallet.target(), settings.tls)
     wallet = Peer(
         name="wallet", credential=credential, timeout_s=CALL_TIMEOUT_S, patience_s=WALLET_PATIENCE_S,
         circuit=settings.circuit,
     )  # fmt: skip
     matcher = Peer(name="matcher", credential=credential, timeout_s=CALL_TIMEOUT_S, patience_s=MATCHER_PATIENCE_S)
     matchers = Matchers([
-        ShardLeader(pool=pool, peer=matcher, shard=shard, patience_s=MATCHER_PATIENCE_S)
+        ShardLeader(pool=pool, peer=matcher, shard=shard, patience_s=MATCHER_PATIENCE_S, tls=settings.tls)
         for shard in range(settings.matcher.shards)
     ])  # fmt: skip
     streams = SettlementStreams(tape=tape, subscribers_max=mine.streams_max)
@@ -62,6 +62,7 @@ async def main(settings: Settings) -> None:
         TokenVerifier(settings.auth),
         settlement_pb2.DESCRIPTOR.services_by_name["SettlementService"],
         internal=True,
+        tls=settings.tls,
     )
     service = SettlementService(
         store=store, tape=tape, settler=settler, monitor=monitor, reconciler=reconciler, streams=streams

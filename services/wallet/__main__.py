@@ -23,7 +23,11 @@ async def main(settings: Settings) -> None:
     intake = Intake(store=store, batch_max=mine.batch_max, queue_max=mine.queue_max, on_written=streams.changed)
     auditor = Auditor(pool=pool, every_s=mine.audit_every_s)
     server = RpcServer(
-        mine, TokenVerifier(settings.auth), wallet_pb2.DESCRIPTOR.services_by_name["WalletService"], internal=True
+        mine,
+        TokenVerifier(settings.auth),
+        wallet_pb2.DESCRIPTOR.services_by_name["WalletService"],
+        internal=True,
+        tls=settings.tls,
     )
     service = WalletService(intake=intake, store=store, streams=streams, pool=pool, batch_max=mine.batch_max)
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, server.grpc)
