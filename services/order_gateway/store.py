@@ -16,21 +16,28 @@ _COLUMNS = """order_id, user_id, client_order_id, symbol, side, type, time_in_fo
     reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional, version, released,
     created_at, updated_at, terms, open_price, waiting, open_stop_price, amend, amends,
     reserve_amount + reserved_extra AS reserved_total"""
+# A client's id is taken for good by whoever inserts it first. (IS TRUE keeps the planner from a nested loop of both lists.)
 INSERT_PENDING = """
+WITH o AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::smallint[], $7::smallint[],
+        $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::numeric[], $13::jsonb[])
+        AS o (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity, quote_amount,
+              reserve_asset, reserve_amount, terms)
+), fresh AS (
+    INSERT INTO orders.client_ids (user_id, client_order_id, order_id)
+    SELECT user_id, client_order_id, order_id FROM o ORDER BY user_id, client_order_id
+    ON CONFLICT DO NOTHING RETURNING order_id
+)
 INSERT INTO orders.orders (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity,
     quote_amount, reserve_asset, reserve_amount, terms, open_price, open_stop_price, status, reason, open_quantity,
     filled_quantity, filled_notional, version, released, created_at, updated_at)
 SELECT o.*, o.price, coalesce((o.terms ->> 'stop_price')::numeric, 0), 1, 0, o.quantity, 0, 0, 0, 0, $14, $14
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::smallint[], $7::smallint[],
-    $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::numeric[], $13::jsonb[])
-    AS o (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity, quote_amount,
-          reserve_asset, reserve_amount, terms)
-ON CONFLICT (user_id, client_order_id) DO NOTHING
+FROM o WHERE (o.order_id IN (SELECT order_id FROM fresh)) IS TRUE
 RETURNING order_id
 """
 SELECT_BY_CLIENT_IDS = f"""
-SELECT {_COLUMNS} FROM orders.orders
-JOIN unnest($1::uuid[], $2::text[]) AS n (user_id, client_order_id) USING (user_id, client_order_id)
+SELECT {_COLUMNS} FROM unnest($1::uuid[], $2::text[]) AS n (user_id, client_order_id)
+JOIN orders.client_ids USING (user_id, client_order_id) JOIN orders.orders USING (user_id, client_order_id, order_id)
 """
 SELECT_BY_IDS = f"SELECT {_COLUMNS} FROM orders.orders WHERE order_id = ANY ($1::uuid[])"
 # Every change that its snapshot sees was committed before it, so that this commit's flush covers it.
