@@ -123,6 +123,10 @@ bench-settlement: install ## Measure trades through RabbitMQ into the ledger; wr
 bench: install ## Measure the front door beside an echo server and pgbench; writes bench/results/gateway.json (FULL=1: longer)
 	$(BIN)/python -m bench.gateway $(if $(FULL),--full)
 
+.PHONY: load
+load: install ## Put load on the engine that runs here (make up): ghz where it is installed, else our generator (ORDERS=20000)
+	scripts/load.sh --orders $(or $(ORDERS),20000)
+
 .PHONY: bench-edge
 bench-edge: install ## Measure the edge beside a bare application; writes bench/results/edge.json
 	$(BIN)/python -m bench.edge

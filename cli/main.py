@@ -21,7 +21,7 @@ from cli.health import SERVICES, is_healthy
 from cli.journal import journal
 from cli.keys import keys
 from cli.replay import ReplayOptions, print_report, run_replay
-from cli.running import settings_of_running_stack
+from cli.running import settings_of_running_stack, signal_running_stack, stop_running_stack
 from cli.session import SessionError
 from cli.settlement import settlement
 from cli.stack import Stack, StackError
@@ -63,6 +63,7 @@ def up() -> None:
         signal.signal(number, signal.default_int_handler)
     try:
         stack.start()
+        signal.signal(signal.SIGHUP, lambda *_: stack.reload())
         table = Table("part", "address", title="Trade Engine is up; Ctrl-C stops it")
         for part, address in stack.addresses().items():
             table.add_row(part, address)
@@ -75,6 +76,20 @@ def up() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the services stop in seconds; a second Ctrl-C would orphan them
         stack.stop()
     console.print("stopped")
+
+
+@cli.command()
+def down() -> None:
+    """Stop the engine that `trade-engine up` runs with this data folder; exits 1 where none runs."""
+    stop_running_stack(load_settings().data_dir)
+    click.echo("stopped")
+
+
+@cli.command()
+def reload() -> None:
+    """Have the engine that runs with this data folder read its settings again (SIGHUP): log level and limits."""
+    signal_running_stack(load_settings().data_dir, signal.SIGHUP)
+    click.echo("told; the logs say what has changed and what needs a restart")
 
 
 @cli.command()

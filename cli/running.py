@@ -1,7 +1,14 @@
 """The engine that runs on this machine, found by its folder."""
 
-from cli.stack import Stack, development_secret
+import os
+import signal
+import time
+from pathlib import Path
+
+from cli.stack import PID_FILE, Stack, StackError, development_secret
 from libs.config import Settings, load_settings
+
+STOP_PATIENCE_S = 60.0
 
 
 def settings_of_running_stack() -> Settings:
@@ -21,3 +28,23 @@ def settings_of_running_stack() -> Settings:
         )
         update["auth"] = settings.auth.model_copy(update={"hs256_secret": secret.hs256_secret})
     return settings.model_copy(update=update)
+
+
+def signal_running_stack(data_dir: Path, number: signal.Signals) -> int:
+    """Send a signal to the `trade-engine up` of this folder; returns its process id. Raises StackError where none runs."""
+    try:
+        pid = int((data_dir / PID_FILE).read_text(encoding="ascii"))
+        os.kill(pid, number)
+    except (FileNotFoundError, ProcessLookupError, ValueError) as error:
+        raise StackError(f"nothing runs with data_dir {data_dir}") from error
+    return pid
+
+
+def stop_running_stack(data_dir: Path) -> None:
+    """Stop it, and wait until it is gone. Raises StackError where none runs, or it does not go."""
+    pid = signal_running_stack(data_dir, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_PATIENCE_S
+    while (data_dir / PID_FILE).exists():
+        if time.monotonic() > deadline:
+            raise StackError(f"process {pid} does not stop; its logs are in {data_dir / 'logs'}")
+        time.sleep(0.1)

@@ -24,6 +24,7 @@ from libs.runtime import SUPERVISOR_PID
 
 START_TIMEOUT_S = 60.0
 _ENVIRONMENT_FILE = "environment.json"
+PID_FILE = "engine.pid"
 STOP_TIMEOUT_S = 15.0
 RESTART_AFTER_S = 0.5
 RESTART_AFTER_MAX_S = 10.0
@@ -74,6 +75,7 @@ class Stack:
         self.environment |= {**self._servers(configured), **self._secret(configured)}
         if self.private_ports:
             self.environment |= _private_ports()
+        (self.data_dir / PID_FILE).write_text(str(os.getpid()), encoding="ascii")
         environment_file = self.data_dir / _ENVIRONMENT_FILE
         environment_file.touch(mode=0o600)
         environment_file.write_text(json.dumps(self.environment), encoding="utf-8")
@@ -103,7 +105,13 @@ class Stack:
             self._redis.stop()
         if self._postgres is not None:
             self._postgres.stop()
+        (self.data_dir / PID_FILE).unlink(missing_ok=True)
         self._stopped.set()
+
+    def reload(self) -> None:
+        """Have every service read its settings again."""
+        for name in self.services:
+            self.send(name, signal.SIGHUP)
 
     @staticmethod
     def running_environment(data_dir: Path) -> dict[str, str]:

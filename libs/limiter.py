@@ -29,11 +29,15 @@ class SharedLimit:
     """`per_s` in the long run; `burst` may come in `burst / per_s` seconds. Limits protect from load, not money."""
 
     def __init__(self, name: str, *, per_s: int, burst: int, redis_url: str) -> None:
-        window_s = max(1, math.ceil(burst / per_s))
-        self.item = limits.RateLimitItemPerSecond(per_s * window_s, window_s)
+        self.change(per_s=per_s, burst=burst)
         storage = limits.aio.storage.RedisStorage(f"async+{redis_url}", implementation="redispy", key_prefix=name)
         self._shared = SlidingWindowCounterRateLimiter(storage)
         self._alone = SlidingWindowCounterRateLimiter(limits.aio.storage.MemoryStorage())
+
+    def change(self, *, per_s: int, burst: int) -> None:
+        """Another limit from now on; who has used up the old one begins anew."""
+        window_s = max(1, math.ceil(burst / per_s))
+        self.item = limits.RateLimitItemPerSecond(per_s * window_s, window_s)
 
     async def hit(self, who: str, *, cost: int = 1) -> tuple[bool, Standing]:
         """Whether it is within the limit, which then is used up by that much; and what is left of it."""

@@ -13,6 +13,7 @@ import structlog
 import uvloop
 
 from libs.config import ConfigError, Settings, load_settings
+from libs.reload import listen
 from libs.telemetry import serve_metrics, setup_logging
 
 EXIT_FAILED = 1
@@ -75,6 +76,7 @@ def _follow_supervisor() -> None:
 
 
 async def _as_coroutine(main: Callable[[Settings], Awaitable[None]], settings: Settings) -> None:
+    listen(settings)
     await main(settings)
 
 

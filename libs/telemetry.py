@@ -18,6 +18,25 @@ BUS_CONSUMED = Counter("bus_consumed_total", "Messages acknowledged after their 
 BUS_RETRIES = Counter("bus_retries_total", "Batches that were tried again after a passing fault", ["queue"])
 
 
+_level = logging.INFO
+
+
+def set_level(level: str) -> None:
+    """Write events of this severity and above from now on."""
+    global _level  # noqa: PLW0603 - one log a process
+    _level = logging.getLevelNamesMapping()[level]
+    logging.getLogger().setLevel(max(_level, logging.WARNING))
+
+
+def _drop_below_level(
+    logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    del logger
+    if logging.getLevelNamesMapping()["ERROR" if method == "exception" else method.upper()] < _level:
+        raise structlog.DropEvent
+    return event
+
+
 def setup_logging(*, service: str, level: str, json: bool) -> None:
     """Send structlog and the standard library's logging to stderr, one line an event."""
     shared: list[structlog.typing.Processor] = [
@@ -31,10 +50,8 @@ def setup_logging(*, service: str, level: str, json: bool) -> None:
         if json
         else [structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)]
     )
-    numeric = logging.getLevelNamesMapping()[level]
     structlog.configure(
-        processors=[*shared, *render],
-        wrapper_class=structlog.make_filtering_bound_logger(numeric),
+        processors=[_drop_below_level, *shared, *render],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -45,7 +62,7 @@ def setup_logging(*, service: str, level: str, json: bool) -> None:
     ]))  # fmt: skip
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(numeric, logging.WARNING))
+    set_level(level)
 
 
 def serve_metrics(port: int) -> None:

@@ -9,6 +9,7 @@ import uvicorn
 
 from libs.config import Settings
 from libs.identity import TokenVerifier, api_key_master, service_credential
+from libs.reload import on_reload
 from libs.rpc.client import Peer
 from libs.rpc.server import until_told_to_stop
 from libs.runtime import run_service, serve_until_stopped
@@ -36,7 +37,9 @@ async def main(settings: Settings) -> None:
         master=api_key_master(settings.auth),
         redis_url=redis_url,
     )
-    chain = Chain(settings=mine, identity=identity, rate_limit=RateLimit(mine, redis_url))
+    rate_limit = RateLimit(mine, redis_url)
+    on_reload("edge.rate_per_s", "edge.rate_burst", apply=lambda changed: rate_limit.change(changed.edge))
+    chain = Chain(settings=mine, identity=identity, rate_limit=rate_limit)
     readiness = Readiness(settings, backends)
     app = build_app(settings=mine, chain=chain, backends=backends, identity=identity, readiness=readiness)
     GuardedProtocol.head_timeout_s = mine.head_timeout_s

@@ -45,20 +45,23 @@ class RateLimit:
     """Requests per second of a user, or of an address where nobody is named; shared by all edges."""
 
     def __init__(self, settings: Edge, redis_url: str) -> None:
-        limit = SharedLimit("edge", per_s=settings.rate_per_s, burst=settings.rate_burst, redis_url=redis_url)
-        self._budget = SharedBudget(limit, share=settings.rate_per_s // SHARES)
-        self._item = limit.item
+        self._limit = SharedLimit("edge", per_s=settings.rate_per_s, burst=settings.rate_burst, redis_url=redis_url)
+        self._budget = SharedBudget(self._limit, share=settings.rate_per_s // SHARES)
+
+    def change(self, settings: Edge) -> None:
+        """Another limit from now on."""
+        self._limit.change(per_s=settings.rate_per_s, burst=settings.rate_burst)
 
     async def check(self, who: str) -> dict[str, str]:
         """Headers that tell where the caller stands. Raises RateLimitedError with the same headers."""
         admitted, standing = await self._budget.take(who)
         headers = {
-            "ratelimit-limit": str(self._item.amount),
+            "ratelimit-limit": str(self._limit.item.amount),
             "ratelimit-remaining": str(standing.remaining),
             "ratelimit-reset": str(standing.reset_s),
         }
         if not admitted:
-            raise RateLimitedError(f"{self._item}", standing.reset_s, headers)
+            raise RateLimitedError(f"{self._limit.item}", standing.reset_s, headers)
         return headers
 
 

@@ -13,6 +13,7 @@ from libs.config import Settings
 from libs.db.pool import open_pool
 from libs.identity import TokenVerifier, api_key_master, service_credential
 from libs.limiter import SharedLimit
+from libs.reload import on_reload
 from libs.rpc.client import Peer, open_channel
 from libs.rpc.server import RpcServer
 from libs.runtime import run_service, serve_until_stopped
@@ -75,6 +76,10 @@ async def main(settings: Settings) -> None:
     limit = SharedLimit(
         "orders", per_s=mine.orders_per_s, burst=mine.orders_burst, redis_url=settings.redis.url.get_secret_value()
     )
+    on_reload(
+        "gateway.orders_per_s", "gateway.orders_burst",
+        apply=lambda changed: limit.change(per_s=changed.gateway.orders_per_s, burst=changed.gateway.orders_burst),
+    )  # fmt: skip
     server = RpcServer(
         mine,
         TokenVerifier(settings.auth),

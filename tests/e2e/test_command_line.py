@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -162,7 +163,10 @@ def test_up_runs_everything_in_a_folder_and_keeps_it_there() -> None:
             for section in SECTIONS
             for kind in ("PORT", "METRICS_PORT")
         }
+        ports["TRADE_ENGINE_EDGE_WEBSOCKET_PORT"] = str(free_port())
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}", **ports}
+        environment["TRADE_ENGINE_CONFIG"] = str(folder / "config.yaml")
+        (folder / "config.yaml").write_text("edge: {rate_per_s: 1000, rate_burst: 1000}\n")
 
         def command(*arguments: str) -> str:
             done = subprocess.run(
@@ -179,7 +183,36 @@ def test_up_runs_everything_in_a_folder_and_keeps_it_there() -> None:
             assert command("deposit", "alice", "BTC", "2").endswith("has 3 BTC"), "it is still there"
             assert "clean" in command("audit")
             assert json.loads(command("health", "--json"))["edge"] is True
+            limit_is_changed_while_it_runs(folder, int(ports["TRADE_ENGINE_EDGE_PORT"]), command)
+            command("down")
+            assert not (folder / "var" / "engine.pid").exists()
         assert (folder / "var").is_dir()
+
+
+def limit_is_changed_while_it_runs(folder: Path, port: int, command: Callable[..., str]) -> None:
+    def limit() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/symbols", timeout=10) as answer:
+            return answer.headers["ratelimit-limit"]
+
+    assert limit() == "1000"
+    content = "edge: {rate_per_s: 500, rate_burst: 500, body_max_bytes: 2048}\nlog: {level: DEBUG}\n"
+    (folder / "config.yaml").write_text(content)
+    command("reload")
+    deadline = time.monotonic() + 20
+    while limit() != "500":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    lines = [json.loads(line) for line in (folder / "var" / "logs" / "edge.log").read_text().splitlines()]
+    said = next(line for line in lines if line["event"] == "settings read again")
+    assert sorted(said["changed"]) == ["edge.rate_burst", "edge.rate_per_s", "log.level"]
+    assert said["needs_restart"] == ["edge.body_max_bytes"]
+    (folder / "config.yaml").write_text("edge: {rate_per_s: many}\n")
+    os.kill(int((folder / "var" / "engine.pid").read_text()), signal.SIGHUP)  # the command would refuse by itself
+    while "settings stay as they were" not in (folder / "var" / "logs" / "edge.log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert limit() == "500"
+    (folder / "config.yaml").write_text(content)
 
 
 @pytest.mark.parametrize(
