@@ -151,7 +151,8 @@ class BookHub:
                 while True:
                     moved = market.moved
                     if told < market.sequence:
-                        changes = [change for change in view.ring if change.sequence > told]
+                        missed = market.sequence - told
+                        changes = [view.ring[-place] for place in range(min(missed, len(view.ring)), 0, -1)]
                         if told >= 0 and changes and changes[0].sequence == told + 1:
                             for change in changes:
                                 yield change
