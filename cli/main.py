@@ -30,6 +30,7 @@ from libs.config import ConfigError, load_settings
 from libs.db.migrations import MigrationError, MigrationStatus, migrate_down, migrate_up, migration_status
 from libs.identity import mint_token
 from libs.reasons import RefusedError
+from libs.version import VERSION
 from services.matcher.recovery import JournalBrokenError
 
 EXIT_FAILED = 1
@@ -39,7 +40,7 @@ console = Console(stderr=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="trade-engine")
+@click.version_option(VERSION, prog_name="trade-engine")
 def cli() -> None:
     """Run and look after a Trade Engine.
 

@@ -1,9 +1,9 @@
 """Writes docs/openapi.json and docs/asyncapi.json from the protos: `python -m cli.openapi`."""
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 
+from libs.version import VERSION
 from services.edge.asyncapi import asyncapi
 from services.edge.backends import SERVICES
 from services.edge.openapi import openapi
@@ -14,10 +14,9 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 def texts() -> dict[Path, str]:
     """The files' contents, which the edge serves under the same names, too."""
-    engine = version("trade-engine")
     documents = {
-        "openapi.json": openapi(RouteTable(SERVICES), version=engine),
-        "asyncapi.json": asyncapi(version=engine),
+        "openapi.json": openapi(RouteTable(SERVICES), version=VERSION),
+        "asyncapi.json": asyncapi(version=VERSION),
     }
     return {DOCS / name: json.dumps(document, indent=1) + "\n" for name, document in documents.items()}
 

@@ -24,7 +24,12 @@ DatabaseAway = (
 _START_PATIENCE_S = 30
 # Every statement of the services finds its rows by key. Statistics lag behind tables that grow by thousands of rows a
 # second, and a plan that was made for a small table is kept: without this it goes on scanning a table that has grown.
-KEYED_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+KEYED_PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 
 log = structlog.get_logger()
 

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from importlib.metadata import version
 
 import prometheus_client
 from starlette.applications import Starlette
@@ -21,6 +20,7 @@ from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import admit
 from libs.rpc.server import REQUEST_ID
 from libs.signing import KEY_HEADER
+from libs.version import VERSION
 from services.edge.backends import GATEWAY, SERVICES, Backends, Origin
 from services.edge.cache import Answers
 from services.edge.feeds import Feeds
@@ -172,7 +172,7 @@ def build_app(
     async def status(request: Request) -> Response:
         request.state.route = "/api/v1/status"
         is_ready, _ = await readiness.check_lately()
-        content = {"status": "ready" if is_ready else "degraded", "version": version("trade-engine")}
+        content = {"status": "ready" if is_ready else "degraded", "version": VERSION}
         return json_response({**content, "serverTimeMs": time.time_ns() // 1_000_000})
 
     async def socket_token(request: Request) -> Response:

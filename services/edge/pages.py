@@ -2,13 +2,13 @@
 
 import importlib.resources
 import json
-from importlib.metadata import version
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from libs.version import VERSION
 from services.edge.asyncapi import asyncapi
 from services.edge.middleware import SECURITY_HEADERS
 from services.edge.openapi import openapi
@@ -49,10 +49,9 @@ _BEGIN = """SwaggerUIBundle({
 
 def pages(table: RouteTable) -> list[BaseRoute]:
     """The routes of both."""
-    engine = version("trade-engine")
     return [
-        _fixed("/openapi.json", json.dumps(openapi(table, version=engine)).encode(), "application/json"),
-        _fixed("/asyncapi.json", json.dumps(asyncapi(version=engine)).encode(), "application/json"),
+        _fixed("/openapi.json", json.dumps(openapi(table, version=VERSION)).encode(), "application/json"),
+        _fixed("/asyncapi.json", json.dumps(asyncapi(version=VERSION)).encode(), "application/json"),
         _fixed("/docs", _PAGE.encode(), "text/html"),
         _fixed("/docs/begin.js", _BEGIN.encode(), "text/javascript"),
         Mount("/docs/files", StaticFiles(directory=str(importlib.resources.files("swagger_ui") / "static"))),

@@ -45,6 +45,12 @@ def test_prometheus_scrapes_every_service_where_compose_runs_it() -> None:
         assert int(port) == getattr(Settings(), sections.get(name, name)).metrics_port
 
 
+def test_nothing_asks_for_the_distribution_which_is_not_installed_in_the_image() -> None:
+    for folder in ("libs", "services", "cli"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "importlib.metadata" not in path.read_text(), path
+
+
 def test_the_image_starts_every_service_by_its_name() -> None:
     script = (ROOT / "deploy" / "entrypoint.sh").read_text()
     match = re.search(r"^((?:\w+ \| )+\w+)\)$", script, re.MULTILINE)
