@@ -50,6 +50,63 @@ lock: ## Pin the newest versions in requirements.lock (needs uv: it is in .venv)
 up: install ## Run the whole engine in the foreground (Ctrl-C stops it)
 	$(BIN)/trade-engine up
 
+.PHONY: run
+run: up ## The same as up
+
+.PHONY: down
+down: install ## Stop the engine that runs here
+	$(BIN)/trade-engine down
+
+.PHONY: ps
+ps: health ## The same as health
+
+.PHONY: logs
+logs: install ## Follow the logs of the engine that runs here; logs-wallet and so on: of one service
+	$(BIN)/trade-engine logs
+
+logs-%: install
+	$(BIN)/trade-engine logs $*
+
+.PHONY: status
+status: install ## How the engine that runs here is: services, settlement, schema
+	$(BIN)/trade-engine health && $(BIN)/trade-engine settlement status && $(BIN)/trade-engine migrate status
+
+.PHONY: version
+version: install ## The engine's version
+	$(BIN)/trade-engine --version
+
+.PHONY: migrate
+migrate: install ## Apply every migration that is missing
+	$(BIN)/trade-engine migrate up
+
+.PHONY: migrate-revert
+migrate-revert: install ## Take back the last migration, with its data (asks)
+	$(BIN)/trade-engine migrate down
+
+.PHONY: migrate-show
+migrate-show: install ## Tell which migrations are applied
+	$(BIN)/trade-engine migrate status
+
+.PHONY: schema-verify
+schema-verify: install ## Check the schema of the engine that runs here: migrations, partitions, sizes
+	scripts/verify-schema.sh
+
+.PHONY: db-shell
+db-shell: install ## Open psql on the database of the engine that runs here
+	$(BIN)/trade-engine db-shell
+
+.PHONY: redis-shell
+redis-shell: install ## Open redis-cli on the Redis of the engine that runs here
+	$(BIN)/trade-engine redis-shell
+
+.PHONY: rabbitmq-ui
+rabbitmq-ui: ## Where RabbitMQ's pages are (compose)
+	@echo "http://127.0.0.1:15672 (user and password: RABBITMQ_DEFAULT_USER and RABBITMQ_DEFAULT_PASS of compose.yaml)"
+
+.PHONY: build
+build: ## Build the image (docker, podman or buildah; IMAGE=trade-engine)
+	scripts/build-image.sh $(or $(IMAGE),trade-engine)
+
 .PHONY: demo
 demo: install ## Run the engine in a temporary folder, trade, settle, audit
 	$(BIN)/trade-engine demo

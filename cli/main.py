@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from cli.replay import ReplayOptions, print_report, run_replay
 from cli.running import settings_of_running_stack, signal_running_stack, stop_running_stack
 from cli.session import SessionError
 from cli.settlement import settlement
+from cli.shell import db_shell, redis_shell
 from cli.stack import Stack, StackError
 from cli.users import deposit_to, user_id_of
 from libs.config import ConfigError, load_settings
@@ -77,6 +79,19 @@ def up() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the services stop in seconds; a second Ctrl-C would orphan them
         stack.stop()
     console.print("stopped")
+
+
+@cli.command()
+@click.argument("services", nargs=-1, type=click.Choice(SERVICES))
+@click.option(
+    "--lines", default=20, show_default=True, type=click.IntRange(0), help="Begin with so many of the last lines."
+)
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Go on as lines come, until Ctrl-C.")
+def logs(services: tuple[str, ...], lines: int, follow: bool) -> None:
+    """Show the logs of SERVICES, or of all, of the engine with this data folder."""
+    folder = load_settings().data_dir / "logs"
+    files = [str(folder / f"{name}.log") for name in services or SERVICES]
+    os.execvp("tail", ["tail", *(["-F"] if follow else []), "-n", str(lines), *files])
 
 
 @cli.command()
@@ -245,6 +260,8 @@ def restore(file: Path, dsn: str) -> None:
 cli.add_command(journal)
 cli.add_command(settlement)
 cli.add_command(keys)
+cli.add_command(db_shell)
+cli.add_command(redis_shell)
 cli.add_command(config)
 
 
