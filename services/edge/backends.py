@@ -12,7 +12,6 @@ import grpc
 import grpc.aio
 from exchange.gateway.v1 import api_key_pb2, order_gateway_pb2
 from exchange.market_data.v1 import market_data_pb2
-from exchange.matcher.v1 import matcher_pb2
 from exchange.settlement.v1 import settlement_pb2
 from exchange.wallet.v1 import wallet_pb2
 from google.protobuf import message_factory
@@ -28,12 +27,11 @@ from libs.rpc.errors import refused_from_call
 from libs.rpc.server import REQUEST_ID
 
 GATEWAY = order_gateway_pb2.DESCRIPTOR.services_by_name["OrderGatewayService"]
-MATCHER = matcher_pb2.DESCRIPTOR.services_by_name["MatcherService"]
 SETTLEMENT = settlement_pb2.DESCRIPTOR.services_by_name["SettlementService"]
 MARKET_DATA = market_data_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
 WALLET = wallet_pb2.DESCRIPTOR.services_by_name["WalletService"]
 API_KEYS = api_key_pb2.DESCRIPTOR.services_by_name["ApiKeyService"]
-SERVICES: tuple[ServiceDescriptor, ...] = (GATEWAY, API_KEYS, MATCHER, SETTLEMENT, MARKET_DATA, WALLET)
+SERVICES: tuple[ServiceDescriptor, ...] = (GATEWAY, API_KEYS, SETTLEMENT, MARKET_DATA, WALLET)
 _HEALTH_TIMEOUT_S = 2.0
 
 
@@ -56,7 +54,6 @@ class Backends:
         self._channels = {
             GATEWAY.full_name: gateway,
             API_KEYS.full_name: gateway,
-            MATCHER.full_name: open_channel(settings.matcher.target(), settings.tls),
             SETTLEMENT.full_name: open_channel(settings.settlement.target(), settings.tls),
             MARKET_DATA.full_name: open_channel(settings.marketdata.target(), settings.tls),
             WALLET.full_name: open_channel(settings.wallet.target(), settings.tls),
@@ -97,12 +94,7 @@ class Backends:
 
     async def is_serving(self, service: ServiceDescriptor) -> bool:
         """Whether a service says that it is serving."""
-        stub = health_pb2_grpc.HealthStub(self._channels[service.full_name])
-        try:
-            reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+        return await says_serving(self._channels[service.full_name])
 
     async def close(self) -> None:
         """Close all channels."""
@@ -121,3 +113,14 @@ class Backends:
                 response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
             )
         return call
+
+
+async def says_serving(channel: grpc.aio.Channel) -> bool:
+    """Whether what is at the end of a channel says that it is serving."""
+    try:
+        reply = await health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S
+        )
+    except grpc.aio.AioRpcError:
+        return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)

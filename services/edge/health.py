@@ -12,8 +12,10 @@ from aiormq import connect as amqp_connect
 from aiormq.exceptions import AMQPError
 
 from libs.config import Settings
-from services.edge.backends import SERVICES, Backends
+from libs.rpc.client import open_channel
+from services.edge.backends import SERVICES, Backends, says_serving
 
+LEADERS = "SELECT address FROM matcher.shards WHERE address <> ''"
 _TIMEOUT_S = 2.0
 _LATELY_S = 1.0
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, redis.exceptions.RedisError, AMQPError)
@@ -31,6 +33,7 @@ class Readiness:
             "postgresql": self._postgresql,
             "redis": self._redis,
             "rabbitmq": self._rabbitmq,
+            "matchers": self._matchers,
         }
         for service in SERVICES:
             self._probes[service.full_name] = partial(backends.is_serving, service)
@@ -64,6 +67,21 @@ class Readiness:
             return bool(await connection.fetchval("SELECT 1") == 1)
         finally:
             await connection.close()
+
+    async def _matchers(self) -> bool:
+        """Whether every shard has a leader that serves. Who leads stands in its lease; nobody else knows."""
+        connection = await asyncpg.connect(self._settings.database.dsn.get_secret_value(), timeout=_TIMEOUT_S)
+        try:
+            leaders = [row["address"] for row in await connection.fetch(LEADERS)]
+        finally:
+            await connection.close()
+        if len(leaders) < self._settings.matcher.shards:
+            return False
+        for address in leaders:
+            async with open_channel(address, self._settings.tls) as channel:
+                if not await says_serving(channel):
+                    return False
+        return True
 
     async def _redis(self) -> bool:
         async with redis.asyncio.from_url(self._settings.redis.url.get_secret_value()) as client:

@@ -194,8 +194,9 @@ async def test_health_names_every_part(http: httpx.AsyncClient) -> None:
     ready = await http.get("/health/ready")
     assert ready.status_code == 200
     parts = ready.json()["parts"]
-    assert {"postgresql", "redis", "rabbitmq"} < parts.keys()
+    assert {"postgresql", "redis", "rabbitmq", "matchers"} < parts.keys()
     assert len(parts) == 9
+    assert parts["matchers"]["ready"]
     assert all(part["ready"] and part["latencyMs"] >= 0 for part in parts.values())
 
 
