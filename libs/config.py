@@ -194,6 +194,13 @@ class Circuit(Section):
     open_s: float = Field(30.0, gt=0, le=3600, description="How long an open circuit refuses before it tries again")
 
 
+class Tracing(Section):
+    """Traces of orders (OpenTelemetry)."""
+
+    endpoint: str = Field("", description="OTLP collector over gRPC, such as http://jaeger:4317; empty: no traces")
+    ratio: float = Field(1.0, ge=0, le=1, description="Share of orders that are traced")
+
+
 class Log(Section):
     """Logging."""
 
@@ -223,6 +230,7 @@ class Settings(BaseSettings):
     circuit: Circuit = Circuit()
     tls: Tls = Tls()
     log: Log = Log()
+    tracing: Tracing = Tracing()
 
     @classmethod
     def settings_customise_sources(

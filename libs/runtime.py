@@ -15,6 +15,7 @@ import uvloop
 from libs.config import ConfigError, Settings, load_settings
 from libs.reload import listen
 from libs.telemetry import serve_metrics, setup_logging
+from libs.tracing import end_tracing, setup_tracing
 
 EXIT_FAILED = 1
 STOP_LIMIT_S = 8.0
@@ -35,6 +36,7 @@ def run_service(
         sys.stderr.write(f"{name}: {error}\n")
         sys.exit(EXIT_BAD_CONFIG)
     _follow_supervisor()
+    setup_tracing(settings.tracing, service=name)
     setup_logging(service=name, level=settings.log.level, json=settings.log.json_lines)
     collect_garbage_rarely()
     try:
@@ -47,6 +49,7 @@ def run_service(
     except Exception:
         log.exception("stopped by a fault")
         sys.exit(EXIT_FAILED)
+    end_tracing()
     log.info("stopped")
 
 

@@ -5,7 +5,7 @@ that a process which lost its lease (paused, cut off) cannot write.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 from exchange.matcher.v1 import command_pb2
@@ -15,6 +15,7 @@ from libs.books import BookHub
 from libs.db.pool import DatabaseAway
 from libs.reasons import RefusedError
 from libs.tape import TradeHub
+from libs.tracing import traced
 from services.matcher.core.commands import Symbol
 from services.matcher.core.engine import Engine
 from services.matcher.core.orders import Outcome, Trade
@@ -128,7 +129,8 @@ class Sequencer:
         MATCHING_SECONDS.observe(time.perf_counter() - started)
         outcomes = [answer for answer in answers if isinstance(answer, Outcome)]
         if journaled:
-            await self._write(journaled, outcomes)
+            with traced("matcher.commit", lambda: _order_ids(journaled)):
+                await self._write(journaled, outcomes)
         return [
             answer if isinstance(answer, RefusedError) else result_message(answer, self.symbols) for answer in answers
         ]
@@ -158,3 +160,10 @@ class Sequencer:
                 MATCHED.labels(symbol).inc(len(outcome.trades))
                 self._trades.publish(symbol, outcome.trades)
         self._books.publish({name: market.book for name, market in self.engine.markets.items() if market.book.changed})
+
+
+def _order_ids(commands: Sequence[command_pb2.Command]) -> Iterator[str]:
+    for command in commands:
+        kind = command.WhichOneof("command")
+        if kind in {"new_order", "cancel", "amend"}:
+            yield getattr(command, kind).order_id

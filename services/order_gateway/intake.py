@@ -5,7 +5,7 @@ caller waits, by the caller's own repeat, or in the end by the resolver.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -20,6 +20,7 @@ from libs.clients.wallet import WalletClient
 from libs.db.pool import DatabaseAway
 from libs.orders import Status
 from libs.reasons import Reason, Refused, RefusedError
+from libs.tracing import trace, traced
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import difference
 from services.order_gateway.core.records import Amendment, OrderRow
@@ -99,6 +100,17 @@ class _Work:
             if isinstance(item, kind) and self.answers[number] is None and number not in self.follows
         ]
 
+    def order_ids(self) -> Iterator[str]:
+        """The orders that are known by now."""
+        return (order.order_id for order in self.orders if order is not None)
+
+    def trace(self) -> None:
+        """The span that everything about a new order hangs on, from when it was admitted."""
+        for item in self.items:
+            if isinstance(item, Place):
+                started_ns = int(item.order.created_at.timestamp() * 1_000_000_000)
+                trace("order", item.order.order_id, started_ns, is_root=True, symbol=item.order.request.symbol)
+
 
 class Intake:
     """Takes batches of items through the steps. One batch at a time."""
@@ -127,16 +139,17 @@ class Intake:
         """One answer per item, in order. Raises RefusedError where the outcome of the whole batch is unknown."""
         work = _Work(items)
         try:
-            with STEP_SECONDS.labels("record").time():
+            with STEP_SECONDS.labels("record").time(), traced("gateway.record", work.order_ids):
                 await self._patiently(self._record, work)
                 await self._patiently(self._look_up, work)
             self._under_way = {order.order_id for order in work.orders if order is not None}
-            with STEP_SECONDS.labels("reserve").time():
+            with STEP_SECONDS.labels("reserve").time(), traced("gateway.reserve", work.order_ids):
                 await self._reserve(work)
-            with STEP_SECONDS.labels("submit").time():
+            with STEP_SECONDS.labels("submit").time(), traced("gateway.submit", work.order_ids):
                 updates = await self._submit(work)
-            with STEP_SECONDS.labels("finish").time():
+            with STEP_SECONDS.labels("finish").time(), traced("gateway.finish", work.order_ids):
                 await self.record_updates(updates)
+            work.trace()
         except DatabaseAway as error:
             log.warning("database away", error=f"{type(error).__name__}: {error}")
             raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"})) from error

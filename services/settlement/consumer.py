@@ -23,6 +23,7 @@ from libs.clients.wallet import WalletClient
 from libs.ids import parse_id, parse_text
 from libs.reasons import PASSING, Refused, RefusedError
 from libs.times import NANOSECONDS_END
+from libs.tracing import trace
 from services.settlement.store import DeadMessage, DeadTrade, SettlementStore
 
 log = structlog.get_logger()
@@ -91,6 +92,8 @@ class Settler:
         now = time.time()
         for trade in settled:
             SETTLE_LAG.observe(max(0.0, now - trade.executed_at_ns / 1e9))
+            for order_id in (trade.buyer_order_id, trade.seller_order_id):
+                trace("settlement.settle", order_id, trade.executed_at_ns, trade_id=trade.trade_id)
         SETTLED.labels("settled").inc(len(settled))
         SETTLED.labels("dead").inc(len(dead))
         if settled:

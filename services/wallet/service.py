@@ -22,6 +22,7 @@ from libs.paging import page_size
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import status_of
 from libs.times import parse_time
+from libs.tracing import traced
 from services.wallet.audit import audit
 from services.wallet.core.operations import Applied, Operation
 from services.wallet.history import History
@@ -79,7 +80,8 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         """See the proto."""
         del context
         result = operation_pb2.BatchReserveResponse.Result
-        outcomes = await self._many(request.items, self._requests.reserve, "order_id")
+        with traced("wallet.reserve", lambda: (item.order_id for item in request.items)):
+            outcomes = await self._many(request.items, self._requests.reserve, "order_id")
         return operation_pb2.BatchReserveResponse(
             results=[
                 result(response=reserve_response(item)) if isinstance(item, Applied) else result(error=_error(item))
@@ -119,7 +121,11 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         """See the proto."""
         del context
         result = operation_pb2.SettleTradesResponse.Result
-        outcomes = await self._many(request.items, self._requests.settle, "trade_id")
+        with traced(
+            "wallet.settle",
+            lambda: (id_ for item in request.items for id_ in (item.buyer_order_id, item.seller_order_id)),
+        ):
+            outcomes = await self._many(request.items, self._requests.settle, "trade_id")
         return operation_pb2.SettleTradesResponse(
             results=[
                 result(response=settle_response(item)) if isinstance(item, Applied) else result(error=_error(item))
