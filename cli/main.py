@@ -266,7 +266,9 @@ cli.add_command(config)
 
 
 def _dsn() -> str:
-    return settings_of_running_stack().database.dsn.get_secret_value()
+    """The server itself, not a pooler before it."""
+    database = settings_of_running_stack().database
+    return database.direct_dsn.get_secret_value() or database.dsn.get_secret_value()
 
 
 def main() -> None:

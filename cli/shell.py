@@ -14,7 +14,8 @@ from cli.stack import Stack, StackError
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def db_shell(arguments: tuple[str, ...]) -> None:
     """Open psql on the engine's database; ARGUMENTS go to psql, such as -c 'SELECT ...'."""
-    dsn = settings_of_running_stack().database.dsn.get_secret_value()
+    database = settings_of_running_stack().database
+    dsn = database.direct_dsn.get_secret_value() or database.dsn.get_secret_value()
     program, environment = postgres_program("psql", dsn)
     os.execve(program, [program, *arguments], environment)
 

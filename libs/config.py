@@ -41,6 +41,14 @@ class Database(Section):
         description="A service takes the role of this and its name; empty: none, as where each logs in by its own",
     )
     statement_cache_size: int = Field(256, ge=0, description="0 behind a PgBouncer older than 1.21")
+    direct_dsn: SecretStr = Field(
+        SecretStr(""),
+        description="The server itself, for migrations and backups, where `dsn` is a pooler; empty: `dsn`",
+    )
+    session_settings: bool = Field(
+        True,
+        description="False behind a pooler, which takes none: then the login role has them (docs/operations.md)",
+    )
 
 
 class Redis(Section):

@@ -36,9 +36,11 @@ log = structlog.get_logger()
 
 async def open_pool(settings: Database, *, service: str) -> Pool:
     """A pool for one service, in its role; waits up to 30 s for the server. Raises what asyncpg raises after that."""
-    session = {"application_name": f"trade-engine-{service.replace('_', '-')}", "timezone": "UTC", **KEYED_PLANS}
-    if settings.role_prefix:
-        session["role"] = settings.role_prefix + service
+    session = {"application_name": f"trade-engine-{service.replace('_', '-')}", "timezone": "UTC"}
+    if settings.session_settings:
+        session |= KEYED_PLANS
+        if settings.role_prefix:
+            session["role"] = settings.role_prefix + service
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(DatabaseAway), stop=stop_after_delay(_START_PATIENCE_S), wait=wait_fixed(0.3),
         reraise=True,
