@@ -184,6 +184,16 @@ def test_up_runs_everything_in_a_folder_and_keeps_it_there() -> None:
             assert "clean" in command("audit")
             assert json.loads(command("health", "--json"))["edge"] is True
             limit_is_changed_while_it_runs(folder, int(ports["TRADE_ENGINE_EDGE_PORT"]), command)
+            for script in ("verify-services.sh", "verify-schema.sh"):
+                done = subprocess.run(
+                    ["bash", str(ROOT / "scripts" / script), f"http://127.0.0.1:{ports['TRADE_ENGINE_EDGE_PORT']}"],
+                    env={
+                        **environment, "TRADE_ENGINE_DATA_DIR": str(folder / "var"),
+                        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                    },
+                    check=False, capture_output=True, text=True, timeout=60,
+                )  # fmt: skip
+                assert done.returncode == 0, done.stdout + done.stderr
             command("down")
             assert not (folder / "var" / "engine.pid").exists()
         assert (folder / "var").is_dir()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 
 import pytest
 import websockets
@@ -168,3 +169,22 @@ async def test_heartbeats_come_and_binary_messages_end_the_socket(engine: Engine
         await client.socket.send(b"\x00")
         with pytest.raises(websockets.ConnectionClosed):
             await client.receive(op="never")
+
+
+async def test_an_edge_that_stops_says_so_to_its_sockets(fresh_engine: Engine) -> None:
+    engine = fresh_engine
+    user = await engine.user(USDT="1000")
+    async with SocketClient(engine, user) as client:
+        await client.send(op="subscribe", channel="book", symbol="BTC-USDT")
+        await client.receive(channel="book")
+        placed = await client.ask(op="place", id=1, params={**LIMIT, "clientOrderId": "stays"})
+        engine.stack.send("edge", signal.SIGTERM)
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await client.receive(op="never")
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012, "service restart, says IANA's registry"
+    await asyncio.to_thread(engine.stack.wait_healthy, "edge")
+    async with SocketClient(engine, user) as client:
+        await client.send(op="subscribe", channel="orders")
+        first = await client.receive(channel="orders", type="snapshot")
+        assert [order["orderId"] for order in first["orders"]] == [placed["order"]["orderId"]]
