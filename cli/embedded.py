@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -202,7 +203,8 @@ class EmbeddedRedis:
 def postgres_program(name: str, dsn: str) -> tuple[str, dict[str, str]]:
     """A program of PostgreSQL's, and the environment that leads it to a database: no password among its arguments.
 
-    The system's own, which fits its server, else that of the wheel. Raises EmbeddedError.
+    The system's own or the wheel's, whichever comes first that is not older than the server, as pg_dump wants it. Raises
+    EmbeddedError where both are.
     """
     parts = urlsplit(dsn)
     environment = {
@@ -210,7 +212,26 @@ def postgres_program(name: str, dsn: str) -> tuple[str, dict[str, str]]:
         "PGUSER": unquote(parts.username or ""), "PGPASSWORD": unquote(parts.password or ""),
         "PGDATABASE": parts.path.removeprefix("/"),
     }  # fmt: skip
-    return shutil.which(name) or str(_programs() / name), environment
+    asked = subprocess.run(
+        [_programs() / "psql", "-AtXc", "SHOW server_version_num"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    server = (
+        int(asked.stdout) // 10_000 if asked.returncode == 0 else 0
+    )  # where it does not answer, the program says so
+    for program in (shutil.which(name), str(_programs() / name)):
+        if program is not None and _major_version(program) >= server:
+            return program, environment
+    raise EmbeddedError(f"the server is PostgreSQL {server}: install its client programs ({name})")
+
+
+def _major_version(program: str) -> int:
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"(\d+)", said)
+    return int(match[1]) if match else 0
 
 
 def _programs() -> Path:

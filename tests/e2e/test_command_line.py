@@ -194,6 +194,7 @@ def test_up_runs_everything_in_a_folder_and_keeps_it_there() -> None:
                     check=False, capture_output=True, text=True, timeout=60,
                 )  # fmt: skip
                 assert done.returncode == 0, done.stdout + done.stderr
+            assert "saved" in command("backup", str(folder / "saved.dump")), "also where the system's pg_dump is older"
             command("down")
             assert not (folder / "var" / "engine.pid").exists()
         assert (folder / "var").is_dir()
