@@ -258,3 +258,15 @@ async def test_operators_make_list_and_revoke_keys(engine: Engine) -> None:
     assert gone.stdout.startswith("revoked at ")
     unknown = await asyncio.to_thread(command, engine, "revoke", user, new_id())
     assert (unknown.returncode, "API_KEY_NOT_FOUND" in unknown.stderr) == (1, True)
+
+
+async def test_who_may_only_read_cannot_make_what_outlives_its_token(engine: Engine) -> None:
+    user = await engine.user(USDT="1")
+    bot = await bot_of(engine, user)
+    headers = {"authorization": f"Bearer {engine.token(user, 'read')}"}
+    async with httpx.AsyncClient(base_url=engine.rest) as http:
+        made = await http.post("/api/v1/api-keys", json={"name": "r", "scopes": ["SCOPE_READ"]}, headers=headers)
+        revoked = await http.delete(f"/api/v1/api-keys/{bot.key_id}", headers=headers)
+        listed = await http.get("/api/v1/api-keys", headers=headers)
+    assert (made.status_code, revoked.status_code) == (403, 403)
+    assert [key["name"] for key in listed.json()["keys"]] == ["bot"]
