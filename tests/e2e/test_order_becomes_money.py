@@ -121,13 +121,13 @@ async def test_a_batch_gives_one_result_per_order_and_bad_ones_spoil_nothing(eng
 
 
 async def test_reducing_keeps_the_place_in_the_queue(engine: Engine) -> None:
-    symbol = "BNB/USDT"
-    first, second, buyer = await engine.user(BNB="10"), await engine.user(BNB="10"), await engine.user(USDT="10000")
+    symbol = "AAPL/USD"
+    first, second, buyer = await engine.user(AAPL="10"), await engine.user(AAPL="10"), await engine.user(USD="10000")
     early = (await engine.place(first, "SELL 5 @ 300", symbol=symbol)).order
     late = (await engine.place(second, "SELL 5 @ 300", symbol=symbol)).order
     reduce = order_requests_pb2.ReduceOrderRequest(user_id=first, order_id=early.order_id, quantity="2")
     assert (await engine.gateway.ReduceOrder(reduce, metadata=engine.service)).order.quantity == "2"
-    assert (await engine.balances(first))["BNB"] == ("8", "2")
+    assert (await engine.balances(first))["AAPL"] == ("8", "2")
     await engine.place(buyer, "BUY 3 @ 300", symbol=symbol)
     assert (await engine.quiet()).clean
     assert (await engine.order(early)).filled_quantity == "2"
