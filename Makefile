@@ -128,7 +128,7 @@ test-e2e: install ## Run the tests of the whole engine
 	$(BIN)/pytest tests/e2e
 
 .PHONY: test-coverage
-test-coverage: install ## Run all tests and report the lines they reach
+test-coverage: install ## Run all tests and report the lines they reach, in all processes; fails below 90 %
 	$(BIN)/pytest tests --cov --cov-report=term
 
 .PHONY: check
