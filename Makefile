@@ -156,6 +156,10 @@ imports: install ## Check the import contracts
 protos-lint: install ## Lint the protos (buf)
 	$(BIN)/buf lint
 
+.PHONY: drill
+drill: install ## See every alert fire: a real Prometheus, and each cause happens (needs Debian's prometheus)
+	$(BIN)/pytest tests/e2e/test_alerts_fire.py -m drill
+
 .PHONY: chaos
 chaos: install ## Break things under load, round by round, and prove that nothing is lost or doubled (SEED=1 ROUNDS=20)
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),20)

