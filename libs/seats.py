@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 from prometheus_client import Gauge
 
@@ -28,3 +29,27 @@ class Seats:
         finally:
             self._taken -= 1
             self._gauge.set(self._taken)
+
+
+S = TypeVar("S")
+
+
+class Audience(Generic[S]):
+    """Subscribers by user, as many in all as there are seats."""
+
+    def __init__(self, limit: int, gauge: Gauge) -> None:
+        self._seats = Seats(limit, gauge)
+        self.by_user: dict[str, set[S]] = {}
+
+    @contextmanager
+    def joined(self, user_id: str, subscriber: S) -> Iterator[S]:
+        """Have it among the user's for as long as this lasts. Raises RefusedError(TOO_MANY_SUBSCRIBERS)."""
+        with self._seats.one():
+            self.by_user.setdefault(user_id, set()).add(subscriber)
+            try:
+                yield subscriber
+            finally:
+                remaining = self.by_user[user_id]
+                remaining.discard(subscriber)
+                if not remaining:
+                    del self.by_user[user_id]

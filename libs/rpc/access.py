@@ -21,6 +21,8 @@ _SCOPE_NAMES = {
     access_pb2.SCOPE_ADMIN: "admin",
     access_pb2.SCOPE_SERVICE: SERVICE_SCOPE,
 }
+# What an API key may carry: a user's scopes and no other.
+KEY_SCOPES = {number: name for number, name in _SCOPE_NAMES.items() if name in USER_SCOPES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ import structlog
 from exchange.gateway.v1 import order_gateway_pb2
 from exchange.wallet.v1 import wallet_pb2
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.json_format import MessageToDict
 from starlette.websockets import WebSocket
 
 from libs.reasons import PASSING
 from libs.rpc.access import access_rule, admit
 from libs.rpc.errors import refused_from_call
 from services.edge.backends import GATEWAY, WALLET, Backends, Origin
+from services.edge.transcoding import as_json
 
 _RECONNECT_S = 0.5
 _STREAM_ORDERS: MethodDescriptor = GATEWAY.methods_by_name["StreamOrders"]
@@ -59,7 +59,7 @@ async def send_account(socket: WebSocket, backends: Backends, origin: Origin, ch
 async def _orders(responses: AsyncIterator[Any]) -> AsyncIterator[Message]:
     snapshot: list[dict[str, Any]] = []
     async for response in responses:
-        order = MessageToDict(response.order, always_print_fields_with_no_presence=True)
+        order = as_json(response.order)
         if response.snapshot_complete:
             yield "snapshot", {"orders": snapshot}
         elif response.snapshot:
@@ -71,5 +71,5 @@ async def _orders(responses: AsyncIterator[Any]) -> AsyncIterator[Message]:
 async def _balances(responses: AsyncIterator[Any]) -> AsyncIterator[Message]:
     kind = "snapshot"
     async for response in responses:
-        yield kind, MessageToDict(response, always_print_fields_with_no_presence=True)
+        yield kind, as_json(response)
         kind = "update"

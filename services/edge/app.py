@@ -27,7 +27,7 @@ from services.edge.cache import Answers
 from services.edge.feeds import Feeds
 from services.edge.health import Readiness
 from services.edge.identity import SOCKET_TOKEN_LIFE_S, Identity, Signed
-from services.edge.middleware import Chain, Handler, json_response
+from services.edge.middleware import Chain, Handler, json_response, raw_path
 from services.edge.pages import pages
 from services.edge.problems import problem
 from services.edge.routes import Match, Route, RouteTable
@@ -54,10 +54,10 @@ class Api:
 
     async def handle(self, request: Request) -> Response:
         """Find, check, translate, call, translate back. Raises RefusedError."""
-        raw_path = request.scope["raw_path"].decode("ascii").partition("?")[0]
-        match = self._table.find("GET" if request.method == "HEAD" else request.method, raw_path)
+        path = raw_path(request)
+        match = self._table.find("GET" if request.method == "HEAD" else request.method, path)
         if match is None:
-            return self._not_found(request, raw_path)
+            return self._not_found(request, path)
         route = match.route
         request.state.route = route.template
         caller = admit(route.rule, request.state.caller)
@@ -84,8 +84,8 @@ class Api:
         question = f"{route.rpc_path} {message.SerializeToString(deterministic=True)!r}"
         return Response(await self._answers.get(question, ask), media_type="application/json")
 
-    def _not_found(self, request: Request, raw_path: str) -> Response:
-        verbs = self._table.verbs(raw_path) or OWN_PATHS.get(raw_path, [])
+    def _not_found(self, request: Request, path: str) -> Response:
+        verbs = self._table.verbs(path) or OWN_PATHS.get(path, [])
         refused = Refused(Reason.ROUTE_NOT_FOUND, detail={"allowed": ", ".join(verbs)} if verbs else {})
         response = problem(refused, request_id=request.state.request_id, status=405 if verbs else 404)
         if verbs:

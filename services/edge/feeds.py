@@ -14,8 +14,6 @@ import grpc.aio
 import structlog
 from exchange.market_data.v1 import candle_pb2, market_data_pb2, market_data_pb2_grpc
 from exchange.matcher.v1 import book_pb2
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from starlette.websockets import WebSocket
 
 from libs.ids import new_id
@@ -23,6 +21,7 @@ from libs.money import own_units
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import refused_from_call
 from services.edge.backends import MARKET_DATA, Backends, Origin
+from services.edge.transcoding import as_json
 
 RING_MAX = 64
 _RECONNECT_S = 0.5
@@ -113,7 +112,7 @@ class TradesView:
     def take(self, response: market_data_pb2.StreamTradesResponse) -> list[tuple[int, str]]:
         """See View."""
         self._after = response.trades[-1].sequence
-        trades = [_as_json(trade) for trade in response.trades]
+        trades = [as_json(trade) for trade in response.trades]
         content = {"channel": "trades", "symbol": self._subject.symbol, "sequence": self._after, "trades": trades}
         return [(self._after, json.dumps(content))]
 
@@ -137,7 +136,7 @@ class TickerView:
 
     def take(self, response: market_data_pb2.StreamTickersResponse) -> list[tuple[int, str]]:
         """See View."""
-        self._newest = json.dumps({"channel": "ticker", **_as_json(response.ticker)})
+        self._newest = json.dumps({"channel": "ticker", **as_json(response.ticker)})
         return [(0, self._newest)]
 
     def whole(self) -> str | None:
@@ -161,7 +160,7 @@ class CandlesView:
 
     def take(self, response: market_data_pb2.StreamCandlesResponse) -> list[tuple[int, str]]:
         """See View."""
-        content = {**_as_json(response.candle), "interval": self._subject.option}
+        content = {**as_json(response.candle), "interval": self._subject.option}
         self._newest = json.dumps({"channel": "candles", **content})
         return [(0, self._newest)]
 
@@ -272,10 +271,6 @@ class Feeds:
                     return
                 log.warning("stream lost", channel=subject.channel, symbol=subject.symbol, refused=str(refused))
             await asyncio.sleep(_RECONNECT_S)
-
-
-def _as_json(message: Message) -> dict[str, Any]:
-    return MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
 def _price(level: tuple[str, str]) -> int:

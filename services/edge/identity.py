@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import redis.asyncio
-from exchange.common.v1 import access_pb2
 from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc
 from redis.exceptions import RedisError
 
 from libs.identity import Caller, TokenVerifier
 from libs.ids import new_id, parse_id, parse_text
 from libs.reasons import Reason, Refused, RefusedError
-from libs.rpc.access import authenticate
+from libs.rpc.access import KEY_SCOPES, authenticate
 from libs.rpc.client import Peer
 from libs.signing import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, hash_of, secret_of, sign
 from services.edge.backends import GATEWAY, Backends
@@ -27,7 +26,6 @@ KEYS_KNOWN_MAX = 10_000
 SOCKET_TOKEN_LIFE_S = 30
 SOCKET_LIFE_S = 86_400
 _NONCE_MIN_CHARS = 8
-_SCOPES = {access_pb2.SCOPE_READ: "read", access_pb2.SCOPE_TRADE: "trade"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Identity:
             raise _unauthenticated("X-Api-Signature: not the key's over this request")
         _check_usable(found.key, address)
         await self._use_nonce(found.key.key_id, nonce)
-        scopes = frozenset(_SCOPES[scope] for scope in found.key.scopes)
+        scopes = frozenset(KEY_SCOPES[scope] for scope in found.key.scopes)
         return Caller(found.key.user_id, scopes, key_id=found.key.key_id)
 
     async def new_socket_token(self, caller: Caller) -> str:

@@ -142,7 +142,7 @@ class Chain:
         if KEY_HEADER not in request.headers:
             return self._identity.by_token(request.headers)
         query = request.url.query
-        target = request.scope["raw_path"].decode("ascii").partition("?")[0] + (f"?{query}" if query else "")
+        target = raw_path(request) + (f"?{query}" if query else "")
         signed = Signed(request.method, target, await self._read_body(request))
         return await self._identity.by_key(request.headers, _address(request), signed)
 
@@ -175,6 +175,12 @@ class BodyError(RefusedError):
     def __init__(self, rule: str, status: int) -> None:
         super().__init__(Refused(Reason.BODY_MALFORMED, field="body", rule=rule))
         self.status = status
+
+
+def raw_path(request: Request) -> str:
+    """The path as it was sent, still percent-encoded, without the query."""
+    path: bytes = request.scope["raw_path"]
+    return path.decode("ascii").partition("?")[0]
 
 
 def json_response(content: object, status: int = 200) -> Response:

@@ -10,13 +10,12 @@ from typing import Any
 import grpc.aio
 import structlog
 from exchange.gateway.v1 import order_gateway_pb2_grpc, order_requests_pb2, trading_session_pb2
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import refused_from_call, refused_of
 from services.edge.backends import GATEWAY, Backends, Origin
-from services.edge.transcoding import message_from
+from services.edge.transcoding import as_json, message_from
 
 IN_FLIGHT_MAX = 100
 OPERATIONS: dict[str, type[Message]] = {
@@ -97,9 +96,9 @@ def _content(
     known = {} if request_id is None else {"id": request_id}
     content: dict[str, Any] = {"op": operation, **known}
     if response.HasField("order"):
-        content["order"] = MessageToDict(response.order, always_print_fields_with_no_presence=True)
+        content["order"] = as_json(response.order)
     if response.fills:
-        fills = [MessageToDict(fill, always_print_fields_with_no_presence=True) for fill in response.fills]
+        fills = [as_json(fill) for fill in response.fills]
         content["fills"] = fills
     if response.session_id:
         content["sessionId"] = response.session_id

@@ -40,9 +40,14 @@ def request_from(match: Match, query: Iterable[tuple[str, str]], body: bytes) ->
     return request
 
 
+def as_json(message: Message) -> dict[str, Any]:
+    """A message in the proto3 JSON mapping; fields without a value are there, too."""
+    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+
+
 def response_json(message: Message, body: str = "") -> bytes:
     """A response in the proto3 JSON mapping, or its one field `body`; fields without a value are written, too."""
-    content: Any = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+    content: Any = as_json(message)
     if body:
         content = content.get(message.DESCRIPTOR.fields_by_name[body].json_name)
     return json.dumps(content, separators=(",", ":")).encode()

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from exchange.common.v1 import access_pb2
 from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc
 
 from libs.ids import new_id, parse_id, parse_text
 from libs.reasons import Reason, Refused, RefusedError
+from libs.rpc.access import KEY_SCOPES
 from libs.rpc.server import current_caller
 from libs.signing import hash_of, secret_of
 from libs.times import parse_time
@@ -17,8 +17,7 @@ from services.order_gateway.key_store import KeyRow, KeyStore
 
 KEYS_MAX = 100
 ALLOWED_IPS_MAX = 20
-_SCOPES = {access_pb2.SCOPE_READ: "read", access_pb2.SCOPE_TRADE: "trade"}
-_NUMBERS = {name: number for number, name in _SCOPES.items()}
+_NUMBERS = {name: number for number, name in KEY_SCOPES.items()}
 
 
 class ApiKeyService(api_key_pb2_grpc.ApiKeyServiceServicer):
@@ -94,12 +93,12 @@ def _scopes(numbers: Sequence[int]) -> list[str]:
     if not numbers:
         raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="scopes"))
     for number in numbers:
-        name = _SCOPES.get(number)  # type: ignore[call-overload]  # any number may come over the wire
+        name = KEY_SCOPES.get(number)  # type: ignore[call-overload]  # any number may come over the wire
         if name is None:
             raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="scopes", rule="SCOPE_READ, SCOPE_TRADE"))
         if name not in caller.scopes and not caller.is_service:
             raise RefusedError(Refused(Reason.SCOPE_MISSING, field="scopes", rule=f"scope {name}"))
-    return sorted({_SCOPES[number] for number in numbers})  # type: ignore[index]  # they are all known by now
+    return sorted({KEY_SCOPES[number] for number in numbers})  # type: ignore[index]  # they are all known by now
 
 
 def _networks(texts: Sequence[str]) -> list[str]:

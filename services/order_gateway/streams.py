@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from datetime import datetime
 
 import structlog
@@ -14,7 +13,7 @@ from libs.bus.consuming import MESSAGES_MAX
 from libs.bus.interface import BusAwayError, Consumer
 from libs.db.pool import DatabaseAway
 from libs.reasons import Reason, Refused, RefusedError
-from libs.seats import Seats
+from libs.seats import Audience
 from services.order_gateway.store import OrderStore
 from services.order_gateway.updates import newest_updates
 from services.order_gateway.wire import apply_update
@@ -50,14 +49,15 @@ class OrderStreams:
     def __init__(self, *, listener: Consumer, store: OrderStore, subscribers_max: int) -> None:
         self._listener = listener
         self._store = store
-        self._seats = Seats(subscribers_max, SUBSCRIBERS)
-        self._by_user: dict[str, set[_Subscriber]] = {}
+        self._audience: Audience[_Subscriber] = Audience(subscribers_max, SUBSCRIBERS)
 
     async def run(self) -> None:
         """Distribute until cancelled."""
         async for batch in self._listener.batches(MESSAGES_MAX):
-            updates = newest_updates(batch.messages) if self._by_user else {}
-            wanted = {order_id: update for order_id, update in updates.items() if update.user_id in self._by_user}
+            updates = newest_updates(batch.messages) if self._audience.by_user else {}
+            wanted = {
+                order_id: update for order_id, update in updates.items() if update.user_id in self._audience.by_user
+            }
             if wanted:
                 try:
                     recorded = await self._store.by_ids(wanted)
@@ -67,7 +67,7 @@ class OrderStreams:
                     recorded = {}
                 for order_id, order in recorded.items():
                     message = apply_update(order, wanted[order_id])
-                    for subscriber in self._by_user.get(order.user_id, ()):
+                    for subscriber in self._audience.by_user.get(order.user_id, ()):
                         subscriber.tell(message)
             if not batch.messages:  # what came before is lost to us: who listens begins again, with a snapshot
                 self._end_all()
@@ -81,7 +81,7 @@ class OrderStreams:
 
         Raises RefusedError: TOO_MANY_SUBSCRIBERS, or OVERLOADED where the reader fell behind.
         """
-        with self._registered(user_id) as subscriber:
+        with self._audience.joined(user_id, _Subscriber()) as subscriber:
             told: dict[str, int] = {}
             orders = await self._store.open_orders(user_id, SNAPSHOT_MAX)
             if changed_since is not None:
@@ -99,20 +99,7 @@ class OrderStreams:
                     told.pop(message.order_id, None)  # only the snapshot can overlap with what was queued meanwhile
                     yield message, False
 
-    @contextmanager
-    def _registered(self, user_id: str) -> Iterator[_Subscriber]:
-        subscriber = _Subscriber()
-        with self._seats.one():
-            self._by_user.setdefault(user_id, set()).add(subscriber)
-            try:
-                yield subscriber
-            finally:
-                remaining = self._by_user[user_id]
-                remaining.discard(subscriber)
-                if not remaining:
-                    del self._by_user[user_id]
-
     def _end_all(self) -> None:
-        for subscribers in self._by_user.values():
+        for subscribers in self._audience.by_user.values():
             for subscriber in subscribers:
                 subscriber.end()

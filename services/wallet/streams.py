@@ -5,14 +5,13 @@ listeners once a second, one keyed read for all of them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
 
 import structlog
 from prometheus_client import Gauge
 
 from libs.db.pool import DatabaseAway
-from libs.seats import Seats
+from libs.seats import Audience
 from services.wallet.core.operations import BalanceAt
 from services.wallet.store import LedgerStore
 
@@ -49,15 +48,14 @@ class BalanceStreams:
 
     def __init__(self, *, store: LedgerStore, subscribers_max: int) -> None:
         self._store = store
-        self._seats = Seats(subscribers_max, SUBSCRIBERS)
-        self._by_user: dict[str, set[_Subscriber]] = {}
+        self._audience: Audience[_Subscriber] = Audience(subscribers_max, SUBSCRIBERS)
         self._moved: set[str] = set()
         self._wake = asyncio.Event()
 
     def changed(self, account_ids: Iterable[str]) -> None:
         """These accounts have moved; called after every write."""
-        if self._by_user:
-            moved = self._by_user.keys() & account_ids
+        if self._audience.by_user:
+            moved = self._audience.by_user.keys() & account_ids
             if moved:
                 self._moved |= moved
                 self._wake.set()
@@ -71,7 +69,7 @@ class BalanceStreams:
                 await asyncio.sleep(GATHER_S)
                 users: Iterable[str] = self._moved
             except TimeoutError:
-                users = self._by_user.keys()
+                users = self._audience.by_user.keys()
             self._moved = set()
             self._wake.clear()
             if users:
@@ -79,7 +77,7 @@ class BalanceStreams:
 
     async def subscribe(self, user_id: str) -> AsyncIterator[list[BalanceAt]]:
         """All balances of a user, then those that changed. Raises RefusedError(TOO_MANY_SUBSCRIBERS)."""
-        with self._registered(user_id) as subscriber:
+        with self._audience.joined(user_id, _Subscriber()) as subscriber:
             for balance in await self._store.user_balances(user_id):
                 subscriber.tell(balance)
             yield subscriber.take()
@@ -94,18 +92,5 @@ class BalanceStreams:
             log.warning("balances are not read: database away", error=str(error))
             return
         for user_id, balance in balances:
-            for subscriber in self._by_user.get(user_id, ()):
+            for subscriber in self._audience.by_user.get(user_id, ()):
                 subscriber.tell(balance)
-
-    @contextmanager
-    def _registered(self, user_id: str) -> Iterator[_Subscriber]:
-        subscriber = _Subscriber()
-        with self._seats.one():
-            self._by_user.setdefault(user_id, set()).add(subscriber)
-            try:
-                yield subscriber
-            finally:
-                remaining = self._by_user[user_id]
-                remaining.discard(subscriber)
-                if not remaining:
-                    del self._by_user[user_id]
