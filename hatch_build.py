@@ -40,7 +40,8 @@ def compile_protos(root: Path) -> None:
     google = Path(next(iter(importlib.import_module("google.api").__path__))).parent
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     gen = root / "gen"
-    shutil.rmtree(gen, ignore_errors=True)
+    for made in ("exchange", "third_party"):
+        shutil.rmtree(gen / made, ignore_errors=True)
     for package in ("api", "rpc"):
         target = gen / "third_party" / "google" / package
         target.mkdir(parents=True)

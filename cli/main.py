@@ -22,7 +22,7 @@ from cli.health import SERVICES, is_healthy
 from cli.journal import journal
 from cli.keys import keys
 from cli.replay import ReplayOptions, print_report, run_replay
-from cli.running import settings_of_running_stack, signal_running_stack, stop_running_stack
+from cli.running import dsn_of_running_stack, settings_of_running_stack, signal_running_stack, stop_running_stack
 from cli.session import SessionError
 from cli.settlement import settlement
 from cli.shell import db_shell, redis_shell
@@ -154,7 +154,7 @@ def migrate() -> None:
 @migrate.command("up")
 def migrate_up_command() -> None:
     """Apply every migration that is missing."""
-    done = asyncio.run(migrate_up(_dsn()))
+    done = asyncio.run(migrate_up(dsn_of_running_stack()))
     for step in done:
         click.echo(f"applied {step.version:06d}_{step.name}")
     if not done:
@@ -166,7 +166,7 @@ def migrate_up_command() -> None:
 @click.confirmation_option(prompt="This drops tables with their data. Go on?")
 def migrate_down_command(steps: int) -> None:
     """Take back the last migrations, with the data in what they made."""
-    for step in asyncio.run(migrate_down(_dsn(), steps_back=steps)):
+    for step in asyncio.run(migrate_down(dsn_of_running_stack(), steps_back=steps)):
         click.echo(f"took back {step.version:06d}_{step.name}")
 
 
@@ -174,7 +174,7 @@ def migrate_down_command(steps: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def migrate_status_command(as_json: bool) -> None:
     """Tell which migrations are applied; exits 1 where one is missing."""
-    states: list[MigrationStatus] = asyncio.run(migration_status(_dsn()))
+    states: list[MigrationStatus] = asyncio.run(migration_status(dsn_of_running_stack()))
     rows = [
         {"version": state.migration.version, "name": state.migration.name,
          "appliedAt": state.applied_at.isoformat() if state.applied_at else None}
@@ -197,7 +197,7 @@ def audit(as_json: bool) -> None:
     Checks of a running system may show what is on its way (a trade matched and not yet settled) as a finding; run it when
     the system is quiet.
     """
-    report = asyncio.run(run_audit(settings_of_running_stack().database.dsn.get_secret_value()))
+    report = asyncio.run(run_audit(dsn_of_running_stack()))
     print_audit(report, as_json=as_json)
     if not report.clean:
         sys.exit(EXIT_FAILED)
@@ -242,7 +242,7 @@ def demo(orders: int, seed: int, as_json: bool) -> None:
 def backup(file: Path) -> None:
     """Save the whole database into FILE, as of one moment, while the engine runs."""
     with console.status("saving"):
-        size = save(_dsn(), file)
+        size = save(dsn_of_running_stack(), file)
     click.echo(f"saved {size} bytes to {file}")
 
 
@@ -263,12 +263,6 @@ cli.add_command(keys)
 cli.add_command(db_shell)
 cli.add_command(redis_shell)
 cli.add_command(config)
-
-
-def _dsn() -> str:
-    """The server itself, not a pooler before it."""
-    database = settings_of_running_stack().database
-    return database.direct_dsn.get_secret_value() or database.dsn.get_secret_value()
 
 
 def main() -> None:

@@ -5,8 +5,10 @@ import signal
 import time
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from cli.stack import PID_FILE, Stack, StackError, development_secret
-from libs.config import Settings, load_settings
+from libs.config import Database, Settings, load_settings
 
 STOP_PATIENCE_S = 60.0
 
@@ -17,17 +19,26 @@ def settings_of_running_stack() -> Settings:
     Raises StackError where nothing runs.
     """
     settings = load_settings()
-    update: dict[str, object] = {}
-    if not settings.database.dsn.get_secret_value():
-        running = Stack.running_environment(settings.data_dir)
-        dsn = type(settings.database).model_validate({"dsn": running["TRADE_ENGINE_DATABASE_DSN"]}).dsn
-        update["database"] = settings.database.model_copy(update={"dsn": dsn})
+    update: dict[str, object] = {"database": _database(settings)}
     if not settings.auth.has_keys:
         secret = type(settings.auth).model_validate(
             {"hs256_secret": development_secret(settings.data_dir, create=False)}
         )
         update["auth"] = settings.auth.model_copy(update={"hs256_secret": secret.hs256_secret})
     return settings.model_copy(update=update)
+
+
+def dsn_of_running_stack() -> str:
+    """The database's server itself, not a pooler before it. Raises StackError where nothing runs."""
+    return _database(load_settings()).server_dsn()
+
+
+def _database(settings: Settings) -> Database:
+    configured = settings.database
+    if configured.dsn.get_secret_value():
+        return configured
+    dsn = configured.server_dsn() or Stack.running_environment(settings.data_dir)["TRADE_ENGINE_DATABASE_DSN"]
+    return configured.model_copy(update={"dsn": SecretStr(dsn)})
 
 
 def signal_running_stack(data_dir: Path, number: signal.Signals) -> int:

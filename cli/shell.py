@@ -6,7 +6,7 @@ import shutil
 import click
 
 from cli.embedded import postgres_program
-from cli.running import settings_of_running_stack
+from cli.running import dsn_of_running_stack, settings_of_running_stack
 from cli.stack import Stack, StackError
 
 
@@ -14,9 +14,7 @@ from cli.stack import Stack, StackError
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def db_shell(arguments: tuple[str, ...]) -> None:
     """Open psql on the engine's database; ARGUMENTS go to psql, such as -c 'SELECT ...'."""
-    database = settings_of_running_stack().database
-    dsn = database.direct_dsn.get_secret_value() or database.dsn.get_secret_value()
-    program, environment = postgres_program("psql", dsn)
+    program, environment = postgres_program("psql", dsn_of_running_stack())
     os.execve(program, [program, *arguments], environment)
 
 

@@ -174,7 +174,7 @@ class Stack:
         process = subprocess.Popen(
             [sys.executable, "-m", f"services.{name}"],
             cwd=Path(__file__).resolve().parents[1],
-            env={**os.environ, **self.environment, SUPERVISOR_PID: str(os.getpid())},
+            env={**os.environ, **self.environment_of(name), SUPERVISOR_PID: str(os.getpid())},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -183,6 +183,11 @@ class Stack:
             log.close()
         with self._lock:
             self._services[name] = _Running(process, time.monotonic())
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        """The settings of one service, as environment variables."""
+        del name
+        return self.environment
 
     def kill(self, name: str) -> None:
         """Kill -9 a service; it is started again, as after any end."""

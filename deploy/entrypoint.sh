@@ -1,7 +1,8 @@
 #!/bin/sh
-# `wallet`, `matcher`, ...: run that service; `health`: is the service that runs here serving; else: the trade-engine command.
+# `wallet`, `matcher`, ... alone: run that service; `health`: is the service that runs here serving; else: the trade-engine
+# command, whose `settlement status` is not the service.
 set -eu
-case "${1:-}" in
+case "$*" in
 wallet | matcher | settlement | order_gateway | market_data | edge)
     echo "$1" >/tmp/service
     exec python -m "services.$1"

@@ -7,6 +7,8 @@ start with every problem listed.
 
 import os
 import re
+from collections.abc import Iterable
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -47,8 +49,12 @@ class Database(Section):
     )
     session_settings: bool = Field(
         True,
-        description="False behind a pooler, which takes none: then the login role has them (docs/operations.md)",
+        description="False behind a pooler, which takes none: then it sets them, or the login role (docs/operations.md)",
     )
+
+    def server_dsn(self) -> str:
+        """The server itself, not a pooler before it."""
+        return self.direct_dsn.get_secret_value() or self.dsn.get_secret_value()
 
 
 class Redis(Section):
@@ -266,7 +272,21 @@ def load_settings() -> Settings:
         return Settings.model_validate(_with_secret_files(_read_file()))
     except ValidationError as error:
         problems = [f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-        raise ConfigError("the configuration is not usable:\n" + "\n".join(problems)) from error
+        raise _unusable(problems) from error
+
+
+def require(settings: Settings, *paths: str) -> None:
+    """Refuse to go on without these settings, whose empty default means that `trade-engine up` brings a server.
+
+    Raises ConfigError.
+    """
+    empty = [path for path in paths if not attrgetter(path)(settings).get_secret_value()]
+    if empty:
+        raise _unusable(f"  {path}: a service that runs by itself needs it" for path in empty)
+
+
+def _unusable(problems: Iterable[str]) -> ConfigError:
+    return ConfigError("\n".join(["the configuration is not usable:", *problems]))
 
 
 def _read_file() -> dict[str, object]:

@@ -1,18 +1,19 @@
 """How every service process begins and ends: settings, logs, metrics, event loop, exit codes."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 import uvloop
 
-from libs.config import ConfigError, Settings, load_settings
+from libs.config import ConfigError, Settings, load_settings, require
 from libs.reload import listen
 from libs.telemetry import serve_metrics, setup_logging
 from libs.tracing import end_tracing, setup_tracing
@@ -27,11 +28,16 @@ log = structlog.get_logger()
 
 
 def run_service(
-    name: str, main: Callable[[Settings], Awaitable[None]], metrics_port: Callable[[Settings], int]
+    name: str,
+    main: Callable[[Settings], Awaitable[None]],
+    metrics_port: Callable[[Settings], int],
+    *,
+    needs: tuple[str, ...] = ("database.dsn",),
 ) -> None:
-    """Run `main` until it returns; exits 78 for unusable settings, 1 where something broke."""
+    """Run `main` until it returns; exits 78 for unusable settings, or without those it needs, 1 where something broke."""
     try:
         settings = load_settings()
+        require(settings, *needs)
     except ConfigError as error:
         sys.stderr.write(f"{name}: {error}\n")
         sys.exit(EXIT_BAD_CONFIG)
@@ -62,6 +68,17 @@ def collect_garbage_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+@contextlib.contextmanager
+def loading_for_good() -> Iterator[None]:
+    """While much is loaded that stays: no garbage is collected, and later collections leave out what there is then."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _follow_supervisor() -> None:

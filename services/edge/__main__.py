@@ -84,4 +84,4 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    run_service("edge", main, lambda settings: settings.edge.metrics_port)
+    run_service("edge", main, lambda settings: settings.edge.metrics_port, needs=("database.dsn", "redis.url"))

@@ -61,8 +61,14 @@ class Readiness:
             ready = False
         return {"ready": ready, "latencyMs": round((time.perf_counter() - started) * 1000, 1)}
 
+    async def _connect(self) -> asyncpg.Connection:
+        database = self._settings.database
+        return await asyncpg.connect(
+            database.dsn.get_secret_value(), timeout=_TIMEOUT_S, statement_cache_size=database.statement_cache_size
+        )
+
     async def _postgresql(self) -> bool:
-        connection = await asyncpg.connect(self._settings.database.dsn.get_secret_value(), timeout=_TIMEOUT_S)
+        connection = await self._connect()
         try:
             return bool(await connection.fetchval("SELECT 1") == 1)
         finally:
@@ -70,7 +76,7 @@ class Readiness:
 
     async def _matchers(self) -> bool:
         """Whether every shard has a leader that serves. Who leads stands in its lease; nobody else knows."""
-        connection = await asyncpg.connect(self._settings.database.dsn.get_secret_value(), timeout=_TIMEOUT_S)
+        connection = await self._connect()
         try:
             leaders = [row["address"] for row in await connection.fetch(LEADERS)]
         finally:

@@ -108,4 +108,6 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run_service("order-gateway", main, lambda settings: settings.gateway.metrics_port)
+    run_service(
+        "order-gateway", main, lambda settings: settings.gateway.metrics_port, needs=("database.dsn", "redis.url")
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from cli.health import SERVICES
 from cli.processes import free_port
 from cli.stack import temporary_folder
 from tests.support.engine import Engine
@@ -240,3 +241,18 @@ def test_what_cannot_be_done_is_said_with_an_exit_code(arguments, environment, c
     done = run(*arguments, environment=environment)
     assert done.returncode == code, done.stderr
     assert says in done.stdout + done.stderr
+
+
+def test_a_service_by_itself_says_which_addresses_it_lacks() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRADE_ENGINE_")}
+    started = {
+        service: subprocess.Popen(
+            [sys.executable, "-m", f"services.{service}"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for service in SERVICES
+    }
+    for service, process in started.items():
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 78, said
+        assert "database.dsn: a service that runs by itself needs it" in said
+        assert ("redis.url" in said) == (service in {"order_gateway", "market_data", "edge"})

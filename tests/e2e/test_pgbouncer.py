@@ -6,15 +6,17 @@ import pwd
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import asyncpg
+import httpx
 import pytest
 
 from cli.processes import free_port
-from libs.db.migrations import migrate_up
+from cli.stack import Stack
 from libs.db.pool import KEYED_PLANS
 from tests.support.engine import Engine, running, stack_on
 from tests.support.servers import Servers
@@ -25,37 +27,57 @@ PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin
 pytestmark = pytest.mark.skipif(
     PROGRAM is None, reason="pgbouncer is not installed (Debian: apt-get install pgbouncer)"
 )
-CONFIG = """
-[databases]
-* = host={host} port={port}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {listen}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = 10
-max_client_conn = 200
-max_prepared_statements = 0
-server_reset_query =
-logfile = {folder}/pgbouncer.log
-pidfile = {folder}/pgbouncer.pid
-"""
+SHIPPED = (ROOT / "deploy" / "pgbouncer" / "pgbouncer.ini").read_text()
+
+
+class PooledStack(Stack):
+    """Each service asks the pooler for the database of its own name."""
+
+    pooler = ""
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        return {**self.environment, "TRADE_ENGINE_DATABASE_DSN": f"{self.pooler}/{name}"}
+
+
+def settings_file(server: SplitResult, listen: int, folder: Path) -> str:
+    """The shipped one, for the server and the program that are here, which asks nobody for a password."""
+    own = f"host={server.hostname} port={server.port or 5432} dbname={server.path.removeprefix('/')} user={server.username}"
+    if server.password:
+        own += f" password={server.password}"
+    text = SHIPPED.replace("host=postgresql dbname=trade_engine", own)
+    text = text.replace(
+        "listen_addr = *", f"listen_addr = 127.0.0.1\nunix_socket_dir =\npidfile = {folder}/pgbouncer.pid"
+    )
+    text = text.replace("listen_port = 6432", f"listen_port = {listen}")
+    text = text.replace("auth_type = scram-sha-256", "auth_type = any")
+    text = re.sub(r"auth_file = .*\n", "", text)
+    if knows_prepared_statements():
+        return text
+    return re.sub(r"max_prepared_statements = .*\n", "", text)
+
+
+def knows_prepared_statements() -> bool:
+    assert PROGRAM is not None
+    said = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"(\d+)\.(\d+)", said)
+    assert match is not None
+    return (int(match[1]), int(match[2])) >= (1, 21)
+
+
+async def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "cli", *arguments], cwd=ROOT, env={**os.environ, **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 @pytest.fixture
 def bouncer(servers: Servers, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """(address of the server, address of the pooler before it) of a new database."""
+    """(address of the server, address of the pooler before it, without a database's name) of a new database."""
+    assert PROGRAM is not None
     dsn, listen = servers.new_database(), free_port()
-    parts = urlsplit(dsn)
     config = tmp_path / "pgbouncer.ini"
-    text = CONFIG.format(host=parts.hostname, port=parts.port or 5432, listen=listen, folder=tmp_path)
-    text = text.replace(
-        "* = ", f"* = user={parts.username} " + (f"password={parts.password} " if parts.password else "")
-    )
-    if "1.2" not in subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout:
-        text = text.replace("max_prepared_statements = 0\n", "")
-    config.write_text(text)
+    config.write_text(settings_file(urlsplit(dsn), listen, tmp_path))
     command = [PROGRAM, str(config)]
     if os.getuid() == 0:  # it will not run as root
         account = pwd.getpwnam("nobody")
@@ -67,7 +89,7 @@ def bouncer(servers: Servers, tmp_path: Path) -> Iterator[tuple[str, str]]:
         command = ["setpriv", "--reuid", "nobody", "--regid", str(account.pw_gid), "--clear-groups", *command]
     with (tmp_path / "bouncer.out").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    yield dsn, f"postgresql://{parts.username}@127.0.0.1:{listen}{parts.path}"
+    yield dsn, f"postgresql://{urlsplit(dsn).username}@127.0.0.1:{listen}"
     process.terminate()
     process.wait(20)
     servers.drop_database(dsn)
@@ -75,28 +97,27 @@ def bouncer(servers: Servers, tmp_path: Path) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 async def pooled_engine(servers: Servers, tmp_path: Path, bouncer: tuple[str, str]) -> AsyncIterator[Engine]:
-    direct, pooled = bouncer
-    await migrate_up(direct)
-    connection = await asyncpg.connect(direct)
-    database = urlsplit(direct).path.removeprefix("/")
-    for name, value in KEYED_PLANS.items():
-        await connection.execute(f"ALTER DATABASE {database} SET {name} = {value}")
-    await connection.close()
-    over = {
-        "TRADE_ENGINE_DATABASE_DIRECT_DSN": direct, "TRADE_ENGINE_DATABASE_SESSION_SETTINGS": "false",
-        "TRADE_ENGINE_DATABASE_STATEMENT_CACHE_SIZE": "0",
-    }  # fmt: skip
+    direct, pooler = bouncer
+    # As compose does it, with the server's own address alone.
+    migrate = await command("migrate", "up", TRADE_ENGINE_DATABASE_DIRECT_DSN=direct)
+    assert migrate.returncode == 0, migrate.stderr
+    over = {"TRADE_ENGINE_DATABASE_DIRECT_DSN": direct, "TRADE_ENGINE_DATABASE_SESSION_SETTINGS": "false"}
+    if not knows_prepared_statements():
+        over["TRADE_ENGINE_DATABASE_STATEMENT_CACHE_SIZE"] = "0"
+    stack = stack_on(servers, tmp_path / "engine", direct, make=PooledStack, **over)
+    stack.pooler = pooler
 
     async def answers() -> bool:
         try:
-            other = await asyncpg.connect(pooled, statement_cache_size=0, timeout=2)
+            other = await asyncpg.connect(f"{pooler}/wallet", statement_cache_size=0, timeout=2)
+            role = await other.fetchval("SELECT current_user")
             await other.close()
         except (OSError, asyncpg.PostgresError):
             return False
-        return True
+        return bool(role == "trade_engine_wallet")
 
     await until(answers)
-    async with running(stack_on(servers, tmp_path / "engine", pooled, **over)) as engine:
+    async with running(stack) as engine:
         yield engine
 
 
@@ -112,6 +133,16 @@ async def test_trading_settles_and_audits_behind_a_transaction_pooler(pooled_eng
     await asyncio.to_thread(engine.stack.wait_healthy, "order_gateway")
     await engine.cancel(resting)
     report = await engine.quiet()
+    async with httpx.AsyncClient() as client:
+        for _ in range(2):
+            for _ in range(4):  # each time by connections of its own
+                asked = await asyncio.gather(*(client.get(f"{engine.rest}/health/ready") for _ in range(3)))
+                assert [ready.status_code for ready in asked] == [200] * 3, asked[0].text
+            engine.stack.kill("edge")  # the next one meets statements that this one has prepared
+            await asyncio.to_thread(engine.stack.wait_healthy, "edge")
+    # From a service's container: on the server itself, as no service may read it all.
+    audit = await command("audit", **engine.stack.environment_of("edge"))
+    assert "audit: clean" in audit.stdout, audit.stdout + audit.stderr
     assert report.clean, [finding for finding in report.findings if finding.wrong]
 
 

@@ -1,12 +1,18 @@
 """Files that only a container engine would read: at least they agree with the code and with each other."""
 
+import configparser
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
 from cli.health import SERVICES
 from libs.config import Settings, variables
+from libs.db.pool import KEYED_PLANS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -27,6 +33,20 @@ def test_compose_names_each_service_as_the_others_call_it() -> None:
         host, port = environment[f"TRADE_ENGINE_{section.upper()}_ADDRESS"].split(":")
         assert host in ENGINE
         assert int(port) == getattr(Settings(), section).port
+
+
+def test_the_pooler_puts_each_service_into_its_role_with_the_plans_that_a_pool_would_ask_for() -> None:
+    pooler = configparser.ConfigParser(comment_prefixes=(";",), interpolation=None)
+    pooler.read(ROOT / "deploy" / "pgbouncer" / "pgbouncer.ini")
+    for service in SERVICES:
+        dsn = urlsplit(ENGINE[service.replace("_", "-")]["environment"]["TRADE_ENGINE_DATABASE_DSN"])
+        assert (dsn.hostname, dsn.port) == ("pgbouncer", pooler.getint("pgbouncer", "listen_port"))
+        assert dsn.path == f"/{service}"
+        settings = dict(re.findall(r"SET (\w+) = (\w+)", pooler["databases"][service]))
+        if service == "edge":  # has no pool, and reads what market data may read
+            assert settings == {"role": "trade_engine_market_data"}
+        else:
+            assert settings == {"role": f"trade_engine_{service}", **KEYED_PLANS}
 
 
 def test_nothing_in_compose_listens_beyond_this_machine() -> None:
@@ -58,3 +78,14 @@ def test_the_image_starts_every_service_by_its_name() -> None:
     assert set(match[1].split(" | ")) == set(SERVICES)
     copied = re.findall(r"^COPY (\S+) \./", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
     assert {"libs", "services", "cli", "migrations", "protos"} <= set(copied)
+
+
+def test_a_command_with_a_services_name_is_a_command_in_the_image() -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    script = str(ROOT / "deploy" / "entrypoint.sh")
+    done = subprocess.run(
+        ["sh", script, "settlement", "status", "--help"], cwd=ROOT, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "settlement status [OPTIONS]" in done.stdout

@@ -89,16 +89,19 @@ def test_nothing_runs_as_root_or_writes_its_own_files() -> None:
         assert not context["allowPrivilegeEscalation"], name
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_workflows_are_valid_and_call_targets_that_there_are(path: Path) -> None:
-    command = [
-        str(Path(sys.executable).with_name("check-jsonschema")),
-        "--builtin-schema",
-        "vendor.github-workflows",
-        str(path),
-    ]
+def check_schema(schema: str, path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("check-jsonschema")), "--builtin-schema", schema, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_compose_is_valid() -> None:
+    check_schema("vendor.compose-spec", ROOT / "compose.yaml")
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_are_valid_and_call_targets_that_there_are(path: Path) -> None:
+    check_schema("vendor.github-workflows", path)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = path.read_text()
     called = re.findall(r"\bmake ([a-z-]+)", text)

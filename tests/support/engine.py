@@ -139,7 +139,9 @@ def order_from(text: str, *, user_id: str, symbol: str, client_order_id: str) ->
     return request
 
 
-def stack_on(servers: Servers, folder: Path, dsn: str, *, rabbitmq: bool = True, **over: str) -> Stack:
+def stack_on(
+    servers: Servers, folder: Path, dsn: str, *, rabbitmq: bool = True, make: type[Stack] = Stack, **over: str
+) -> Stack:
     """A stack on the tests' servers, with ports and a database of its own."""
     settings = {
         "TRADE_ENGINE_DATABASE_DSN": dsn,
@@ -151,7 +153,7 @@ def stack_on(servers: Servers, folder: Path, dsn: str, *, rabbitmq: bool = True,
         "TRADE_ENGINE_MATCHER_LEASE_MS": "1000",
         **over,
     }
-    return Stack(folder, private_ports=True, log_dir=folder / "logs", settings_over=settings)
+    return make(folder, private_ports=True, log_dir=folder / "logs", settings_over=settings)
 
 
 @contextlib.asynccontextmanager

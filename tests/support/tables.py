@@ -5,7 +5,7 @@ A command is `BUY 5 @ 101 alice`, `SELL 5 @ 100 bob IOC`, `BUY 5 MARKET carol`, 
 """
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from libs.money import UNIT, format_units, parse_units
 from libs.orders import OrderType, PostOnly, SelfTrade, Side, TimeInForce
@@ -20,10 +20,14 @@ from services.matcher.core.commands import (
     Tick,
 )
 from services.matcher.core.engine import Engine
-from services.matcher.core.orders import Outcome
+from services.matcher.core.orders import OrderState, Outcome
 
 SYMBOL = Symbol("BTC/USDT", "BTC", "USDT", UNIT // 100, UNIT // 100, UNIT // 100, 10**6 * UNIT, 0, 10, 20, 500)
 _SPACE = uuid.UUID(int=7)
+OF_STATE = (
+    "order_id", "user_id", "symbol", "side", "version", "status", "reason", "price", "quantity", "filled", "notional",
+    "releases", "at_ns", "stop_price", "waiting",
+)  # fmt: skip
 NOW_NS = 1_700_000_000_000_000_000
 
 
@@ -144,7 +148,7 @@ class Table:
         return outcomes
 
     def put_symbol(self, **changes) -> None:
-        self.symbol = self.symbol._replace(**changes)
+        self.symbol = replace(self.symbol, **changes)
         self.engine.apply(PutSymbol(self.symbol), self.now_ns)
 
     def stops(self) -> list[str]:
@@ -162,6 +166,11 @@ class Table:
 
     def order(self, name: str):
         return self.engine.orders[order_id(name)]
+
+
+def told(state: OrderState) -> dict[str, object]:
+    """What a state says, to be compared with what another one says."""
+    return {name: getattr(state, name) for name in OF_STATE}
 
 
 def option(words: list[str], key: str) -> str:
