@@ -61,10 +61,13 @@ def format_units(units: int) -> str:
 
 
 def notional_units(price_units: int, quantity_units: int) -> int:
-    """Price x quantity in units of the quote asset; exact, which the symbol's scales promise."""
-    notional, rest = divmod(price_units * quantity_units, UNIT)
-    assert rest == 0, "price x quantity is exact (price scale + quantity scale <= 8)"
-    return notional
+    """Price x quantity in units of the quote asset; exact, which the symbol's scales promise.
+
+    In two parts, because the product of both would nearly always be an int of more than 64 bits.
+    """
+    fraction = price_units % UNIT * quantity_units
+    assert fraction % UNIT == 0, "price x quantity is exact (price scale + quantity scale <= 8)"
+    return price_units // UNIT * quantity_units + fraction // UNIT
 
 
 def fee_units(received_units: int, fee_bps: int) -> int:

@@ -1,7 +1,7 @@
 """The matcher's tables: lease, journal, outbox. One statement per commit, and it begins with the fence."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from libs.bus.interface import Message
@@ -51,7 +51,7 @@ SELECT first_sequence, last_sequence, batch, event_hash FROM matcher.journal
 WHERE shard = $1 AND first_sequence > $2 ORDER BY first_sequence LIMIT $3
 """
 SELECT_SYMBOLS = """
-SELECT symbol, base_asset, quote_asset, tick_size, lot_size, min_quantity, max_quantity, min_notional,
+SELECT symbol AS name, base_asset, quote_asset, tick_size AS tick, lot_size AS lot, min_quantity, max_quantity, min_notional,
        maker_fee_bps, taker_fee_bps, market_band_bps, price_band_bps, max_open_orders, status::text
 FROM matcher.symbols WHERE shard = $1 ORDER BY symbol
 """
@@ -238,12 +238,12 @@ class Journal:
     async def symbols(self) -> list[Symbol]:
         """The symbols that operators want this shard to have."""
         rows = await self._pool.fetch(SELECT_SYMBOLS, self.shard)
-        return [Symbol(*row)._replace(status=SymbolStatus[row["status"]]) for row in rows]
+        return [Symbol(**{**row, "status": SymbolStatus[row["status"]]}) for row in rows]
 
     async def put_symbol(self, symbol: Symbol) -> bool:
         """Keep what operators want; False where the symbol is another shard's."""
-        *filters, status = symbol
-        return await self._pool.fetchval(PUT_SYMBOL, self.shard, *filters, SymbolStatus(status).name) is not None
+        *filters, _ = astuple(symbol)
+        return await self._pool.fetchval(PUT_SYMBOL, self.shard, *filters, symbol.status.name) is not None
 
     async def published(self) -> int:
         """The outbox position up to which the bus has confirmed."""

@@ -11,8 +11,26 @@ from libs.bus.interface import Message
 from libs.bus.topology import ORDER_EVENTS, TRADE_EVENTS, routing_key
 from libs.ids import parse_id, parse_text
 from libs.money import BPS, UNIT, format_units, parse_optional, parse_positive, parse_units
-from libs.orders import OrderType, PostOnly, SelfTrade, Side, SymbolStatus, TimeInForce
+from libs.orders import SymbolStatus
 from libs.reasons import Reason, Refused, RefusedError
+from services.matcher.core.choices import (
+    BUY,
+    FOK,
+    GTD,
+    IOC,
+    LIMIT,
+    MARKET,
+    NOT_POST_ONLY,
+    OCO,
+    POST_ONLY,
+    SELF_TRADES,
+    SIDES,
+    STOP,
+    STOP_LIMIT,
+    TIMES,
+    TRAILING_STOP,
+    TYPES,
+)
 from services.matcher.core.commands import (
     AmendOrder,
     AskOrder,
@@ -113,7 +131,7 @@ def public_trade(trade: Trade) -> matcher_pb2.PublicTrade:
         sequence=trade.sequence,
         price=format_units(trade.price),
         quantity=format_units(trade.quantity),
-        maker_side=trade.maker_side.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+        maker_side=trade.maker_side,  # type: ignore[arg-type]  # twins, kept equal by a test
     )
     message.executed_at.FromNanoseconds(trade.at_ns)
     return message
@@ -142,7 +160,7 @@ def symbol_message(symbol: Symbol) -> symbol_pb2.Symbol:
 def result_message(outcome: Outcome, symbols: dict[str, Symbol]) -> command_pb2.CommandResult:
     """The answer to a command."""
     result = command_pb2.CommandResult(
-        refusal=outcome.refusal.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+        refusal=outcome.refusal,  # type: ignore[arg-type]  # twins, kept equal by a test
         refused_field=outcome.refused_field,
         fills=[_fill(trade, outcome.order) for trade in outcome.fills] if outcome.order is not None else (),
     )
@@ -161,8 +179,8 @@ def update_message(state: OrderState, symbols: dict[str, Symbol]) -> order_pb2.O
         user_id=state.user_id,
         symbol=state.symbol,
         version=state.version,
-        status=state.status.value,  # type: ignore[arg-type]  # twins, kept equal by a test
-        reason=state.reason.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+        status=state.status,  # type: ignore[arg-type]  # twins, kept equal by a test
+        reason=state.reason,  # type: ignore[arg-type]  # twins, kept equal by a test
         quantity=format_units(state.quantity) if state.quantity else "",
         filled_quantity=format_units(state.filled),
         filled_notional=format_units(state.notional),
@@ -173,7 +191,7 @@ def update_message(state: OrderState, symbols: dict[str, Symbol]) -> order_pb2.O
     )
     if state.releases:
         symbol = symbols[state.symbol]
-        asset = symbol.quote_asset if state.side is Side.BUY else symbol.base_asset
+        asset = symbol.quote_asset if state.side is BUY else symbol.base_asset
         for number, amount in enumerate(state.releases):
             message.releases.add(key=f"{state.order_id}/{number}", amount=format_units(amount), asset=asset)
     return message
@@ -220,7 +238,7 @@ def trade_message(trade: Trade) -> trade_pb2.Trade:
         buyer_order_id=trade.buyer_order_id,
         seller_user_id=trade.seller_user_id,
         seller_order_id=trade.seller_order_id,
-        maker_side=trade.maker_side.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+        maker_side=trade.maker_side,  # type: ignore[arg-type]  # twins, kept equal by a test
         buyer_fee=format_units(trade.buyer_fee),
         seller_fee=format_units(trade.seller_fee),
         executed_at_ns=trade.at_ns,
@@ -229,14 +247,14 @@ def trade_message(trade: Trade) -> trade_pb2.Trade:
 
 def _new_order(message: command_pb2.NewOrder) -> NewOrder:
     try:
-        side, kind = Side(message.side), OrderType(message.type)
-        time_in_force, self_trade = TimeInForce(message.time_in_force), SelfTrade(message.self_trade or 1)
-        post_only = PostOnly(message.post_only)
-    except ValueError as error:
+        side, kind = SIDES[message.side], TYPES[message.type]
+        time_in_force, self_trade = TIMES[message.time_in_force], SELF_TRADES[message.self_trade or 1]
+        post_only = POST_ONLY[message.post_only]
+    except KeyError as error:
         raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="side, type or time_in_force")) from error
-    by_amount = kind is OrderType.MARKET and side is Side.BUY
-    priced = kind in {OrderType.LIMIT, OrderType.STOP_LIMIT, OrderType.OCO}
-    stops = kind in {OrderType.STOP, OrderType.STOP_LIMIT, OrderType.OCO}
+    by_amount = kind is MARKET and side is BUY
+    priced = kind is LIMIT or kind is STOP_LIMIT or kind is OCO
+    stops = kind is STOP or kind is STOP_LIMIT or kind is OCO
     order = NewOrder(
         order_id=parse_id(message.order_id, field="order_id"),
         user_id=parse_id(message.user_id, field="user_id"),
@@ -267,22 +285,22 @@ def _new_order(message: command_pb2.NewOrder) -> NewOrder:
 
 def _check_shape(order: NewOrder) -> None:
     """Which fields go together; the first that does not is the answer."""
-    rests = order.type in {OrderType.LIMIT, OrderType.STOP_LIMIT, OrderType.OCO}
-    at_once = order.time_in_force in {TimeInForce.IOC, TimeInForce.FOK}
+    rests = order.type is LIMIT or order.type is STOP_LIMIT or order.type is OCO
+    at_once = order.time_in_force is IOC or order.time_in_force is FOK
     wrong = ""
-    if order.stop_limit_price and order.type is not OrderType.OCO:
+    if order.stop_limit_price and order.type is not OCO:
         wrong = "stop_limit_price"
-    elif (order.type is OrderType.TRAILING_STOP) != bool(order.trail or order.trail_bps):
+    elif (order.type is TRAILING_STOP) != bool(order.trail or order.trail_bps):
         wrong = "trail"
     elif not 0 <= order.trail_bps < BPS or (order.trail and order.trail_bps):
         wrong = "trail_bps"
     elif order.display_quantity and (at_once or not rests):
         wrong = "display_quantity"
-    elif order.post_only is not PostOnly.OFF and (at_once or order.type not in {OrderType.LIMIT, OrderType.OCO}):
+    elif order.post_only is not NOT_POST_ONLY and (at_once or order.type not in {LIMIT, OCO}):
         wrong = "post_only"
-    elif (at_once and order.type is OrderType.OCO) or (order.time_in_force is TimeInForce.FOK and order.quantity == 0):
+    elif (at_once and order.type is OCO) or (order.time_in_force is FOK and order.quantity == 0):
         wrong = "time_in_force"
-    elif bool(order.expires_at_ns) != (order.time_in_force is TimeInForce.GTD) or order.expires_at_ns < 0:
+    elif bool(order.expires_at_ns) != (order.time_in_force is GTD) or order.expires_at_ns < 0:
         wrong = "expires_at_ns"
     if wrong:
         raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field=wrong, rule=f"not with {order.type.name}"))
@@ -319,7 +337,7 @@ def _named(
 
 
 def _fill(trade: Trade, state: OrderState) -> common_order_pb2.Fill:
-    buying = state.side is Side.BUY
+    buying = state.side is BUY
     fill = common_order_pb2.Fill(
         trade_id=trade.trade_id,
         price=format_units(trade.price),

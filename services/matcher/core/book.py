@@ -9,6 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from libs.orders import Side
+from services.matcher.core.choices import BUY
 from services.matcher.core.orders import Order
 
 
@@ -62,7 +63,8 @@ class Ladder:
 
     def best_first(self) -> Iterator[Level]:
         """Every level, the best first."""
-        return (self.levels[key] for key in reversed(self.keys))
+        for key in reversed(self.keys):
+            yield self.levels[key]
 
 
 class Book:
@@ -78,15 +80,19 @@ class Book:
 
     def side(self, side: Side) -> Ladder:
         """The orders of a side."""
-        return self.bids if side is Side.BUY else self.asks
+        return self.bids if side is BUY else self.asks
+
+    def against(self, side: Side) -> Ladder:
+        """The orders that a side's orders trade with."""
+        return self.asks if side is BUY else self.bids
 
     def best(self, side: Side) -> Level | None:
         """The best level of a side, None where it is empty."""
-        return (self.bids if side is Side.BUY else self.asks).best()
+        return (self.bids if side is BUY else self.asks).best()
 
     def add(self, order: Order) -> None:
         """Put an order at the end of its price's queue; an iceberg shows only a part."""
-        level = (self.bids if order.side is Side.BUY else self.asks).add(order, order.price)
+        level = (self.bids if order.side is BUY else self.asks).add(order, order.price)
         remaining, display = order.remaining, order.display
         order.shown = display if 0 < display < remaining else remaining
         level.quantity += order.shown
@@ -97,7 +103,7 @@ class Book:
     def fill(self, order: Order, quantity: int) -> None:
         """Trade with what an order shows. With nothing left it leaves; an iceberg's next slice goes to the back."""
         level = order.level
-        assert isinstance(level, Level), "only resting orders are filled"
+        assert level is not None, "only resting orders are filled"
         assert 0 < quantity <= order.shown, "no order gives more than it shows"
         order.remaining -= quantity
         order.shown -= quantity
@@ -116,7 +122,7 @@ class Book:
     def reduce(self, order: Order, quantity: int) -> None:
         """Lower what remains of an order in place, first what it does not show; all of it makes it leave."""
         level = order.level
-        assert isinstance(level, Level), "only resting orders are reduced"
+        assert level is not None, "only resting orders are reduced"
         assert 0 < quantity <= order.remaining, "no order loses more than it has"
         order.remaining -= quantity
         level.quantity -= order.shown
@@ -129,7 +135,7 @@ class Book:
     def remove(self, order: Order) -> None:
         """Take an order out with what it has left."""
         level = order.level
-        assert isinstance(level, Level), "only resting orders are removed"
+        assert level is not None, "only resting orders are removed"
         level.quantity -= order.shown
         self.changed = True
         self._leave(order, level)
@@ -137,8 +143,8 @@ class Book:
     def depth(self, side: Side, levels: int) -> list[tuple[int, int]]:
         """(price, quantity shown) of the best levels, best first."""
         ladder = self.side(side)
-        by_key = ladder.levels
-        return [(level.price, level.quantity) for level in (by_key[key] for key in ladder.keys[: -levels - 1 : -1])]
+        best = [ladder.levels[key] for key in ladder.keys[: -levels - 1 : -1]]
+        return [(level.price, level.quantity) for level in best]
 
     def resting(self, side: Side) -> list[Order]:
         """Every order of a side in priority order."""

@@ -1,11 +1,12 @@
 """What goes into the engine. Prices, quantities and amounts are units of 10^-8, times nanoseconds since 1970 UTC."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from libs.orders import OrderType, PostOnly, SelfTrade, Side, SymbolStatus, TimeInForce
 
 
-class Symbol(NamedTuple):
+@dataclass(frozen=True)
+class Symbol:
     """A market and its filters. price scale + quantity scale <= 8, which makes price x quantity exact."""
 
     name: str
@@ -24,7 +25,8 @@ class Symbol(NamedTuple):
     status: SymbolStatus = SymbolStatus.ACTIVE
 
 
-class NewOrder(NamedTuple):
+@dataclass
+class NewOrder:
     """An order whose funds are reserved.
 
     price 0: it takes any price. quantity 0: a market buy by quote amount, which is all that is reserved. A STOP waits for
@@ -54,7 +56,8 @@ class NewOrder(NamedTuple):
     session: str = ""  # cancelled with it
 
 
-class CancelOrder(NamedTuple):
+@dataclass
+class CancelOrder:
     """Take an order of this user out of the book."""
 
     order_id: str
@@ -62,7 +65,8 @@ class CancelOrder(NamedTuple):
     symbol: str
 
 
-class CancelAll(NamedTuple):
+@dataclass
+class CancelAll:
     """Take out orders of this user, oldest first, at most CANCELLED_AT_ONCE_MAX; empty symbol or session: any."""
 
     user_id: str
@@ -70,7 +74,8 @@ class CancelAll(NamedTuple):
     session: str = ""
 
 
-class AmendOrder(NamedTuple):
+@dataclass
+class AmendOrder:
     """Change an order's price, total quantity or stop price in one step; 0 (None) leaves it as it is.
 
     Less quantity alone keeps its place in the queue, at or below what is filled it cancels the rest; anything else goes
@@ -89,7 +94,8 @@ class AmendOrder(NamedTuple):
     only_less: bool = False
 
 
-class Tombstone(NamedTuple):
+@dataclass
+class Tombstone:
     """Close an order that was never seen, so that a late submit is refused."""
 
     order_id: str
@@ -97,7 +103,8 @@ class Tombstone(NamedTuple):
     symbol: str
 
 
-class AskOrder(NamedTuple):
+@dataclass
+class AskOrder:
     """Not a command: a question, asked between commands."""
 
     order_id: str
@@ -105,13 +112,15 @@ class AskOrder(NamedTuple):
     symbol: str
 
 
-class PutSymbol(NamedTuple):
+@dataclass
+class PutSymbol:
     """Add a symbol or replace its filters and status."""
 
     symbol: Symbol
 
 
-class Tick(NamedTuple):
+@dataclass
+class Tick:
     """Do what time has made due, at most DUE_AT_ONCE_MAX steps of it."""
 
 

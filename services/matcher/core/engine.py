@@ -6,11 +6,29 @@ What may never live here: I/O, clocks, randomness, iteration over sets, floats.
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
 
-from libs.money import notional_units
-from libs.orders import LIVE, OrderType, PostOnly, Side, Status, SymbolStatus, TimeInForce
+from libs.orders import OrderType, PostOnly, SymbolStatus
 from libs.reasons import Reason
+from services.matcher.core.choices import (
+    ACTIVE,
+    BUY,
+    CANCELLED,
+    CANCELLED_BY_USER,
+    DAY,
+    EXPIRED,
+    GTD,
+    MAINTENANCE,
+    NO_REASON,
+    NOT_POST_ONLY,
+    OCO,
+    OPEN,
+    REJECTED,
+    REPRICE,
+    SELL,
+    STOP_LIMIT,
+    TRAILING_STOP,
+    lives,
+)
 from services.matcher.core.commands import (
     AmendOrder,
     AskOrder,
@@ -23,17 +41,17 @@ from services.matcher.core.commands import (
     Tombstone,
 )
 from services.matcher.core.market import Market, Step
-from services.matcher.core.orders import Order, Outcome, Trade, never_seen, state_of
-from services.matcher.core.rules import broken_by_order, id_ms, is_outside_band
+from services.matcher.core.orders import Order, OrderState, Outcome, Trade, never_seen
+from services.matcher.core.rules import broken_by_amend, broken_by_order, id_ms
 
 CLOSED_KEPT_NS = 24 * 3600 * 1_000_000_000
+NEVER_NS = 2**62 - 1
 CLOSED_KEPT_MAX = 1_000_000
 CANCELLED_AT_ONCE_MAX = 500
 DUE_AT_ONCE_MAX = 500
 TRIGGERED_AT_ONCE_MAX = 500
 _DAY_NS = 24 * 3600 * 1_000_000_000
-_ENDING = frozenset({TimeInForce.DAY, TimeInForce.GTD})
-_WAITING_TYPES = frozenset({OrderType.STOP, OrderType.STOP_LIMIT, OrderType.TRAILING_STOP, OrderType.OCO})
+_WAITING_TYPES = frozenset({OrderType.STOP, STOP_LIMIT, TRAILING_STOP, OCO})
 
 
 class Engine:
@@ -50,10 +68,12 @@ class Engine:
         self.closed: deque[tuple[int, str]] = deque()
         self.expiries: list[tuple[int, str]] = []  # a heap; closed orders are left in it until their time
         self.horizon_ms = 0
+        self._forget_at_ns = NEVER_NS  # the first of the closed
 
     def apply(self, command: Command, at_ns: int) -> Outcome:
         """Do one command at a time that never goes back."""
-        self._forget_old(at_ns)
+        if at_ns >= self._forget_at_ns or len(self.closed) > CLOSED_KEPT_MAX:
+            self._forget_old(at_ns)
         match command:
             case NewOrder():
                 return self._new_order(command, at_ns)
@@ -75,12 +95,12 @@ class Engine:
         known = self.orders.get(question.order_id)
         if known is None or known.user_id != question.user_id or known.symbol != question.symbol:
             return Outcome(refusal=Reason.ORDER_NOT_FOUND, refused_field="order_id")
-        return Outcome(order=state_of(known), fills=known.entry_fills)
+        return Outcome(order=OrderState(known), fills=known.entry_fills)
 
     def is_due(self, at_ns: int) -> bool:
         """Whether a Tick would do something at this time; to be done before anything else is."""
         return bool(self.expiries and self.expiries[0][0] <= at_ns) or any(
-            (market.triggered and market.symbol.status is SymbolStatus.ACTIVE)
+            (market.triggered and market.symbol.status is ACTIVE)
             or (market.open and market.symbol.status is SymbolStatus.DELISTED)
             for market in self.markets.values()
         )
@@ -90,23 +110,23 @@ class Engine:
         if known is not None:
             if known.user_id != command.user_id or known.symbol != command.symbol:
                 return Outcome(refusal=Reason.KEY_REUSED, refused_field="order_id")
-            return Outcome(order=state_of(known), fills=known.entry_fills)
+            return Outcome(order=OrderState(known), fills=known.entry_fills)
         market = self.markets.get(command.symbol)
         if market is None:
             return Outcome(refusal=Reason.SYMBOL_UNKNOWN, refused_field="symbol")
         order, step = Order(command, command.symbol), Step(at_ns)
         broken = broken_by_order(command, market, horizon_ms=self.horizon_ms, at_ns=at_ns)
-        if broken is Reason.NONE and order.post_only is not PostOnly.OFF:
+        if broken is NO_REASON and order.post_only is not NOT_POST_ONLY:
             broken = _keep_from_taking(order, market)
-        if broken is not Reason.NONE:
-            market.conclude(order, Status.REJECTED, broken, step)
+        if broken is not NO_REASON:
+            market.conclude(order, REJECTED, broken, step)
             if broken is not Reason.TOO_LATE:
                 self.orders[order.order_id] = order
                 self._remember_closed(step)
             state = step.updates[-1]
             return Outcome(order=state, updates=(state,))
         self.orders[order.order_id] = order
-        if order.time_in_force in _ENDING:
+        if order.time_in_force is DAY or order.time_in_force is GTD:
             self._schedule_end(order, at_ns)
         if order.type in _WAITING_TYPES:
             self._wait(order, market, step)
@@ -116,15 +136,15 @@ class Engine:
 
     def _wait(self, order: Order, market: Market, step: Step) -> None:
         """Let an order wait for its stop price; an OCO rests meanwhile, unless it trades at once."""
-        if order.type is OrderType.OCO and market.would_trade(order):
+        if order.type is OCO and market.would_trade(order):
             market.enter(order, step)
             return
         market.stops.add(order, market.last_price)
-        if order.type is OrderType.OCO:
-            market.conclude(order, Status.OPEN, Reason.NONE, step)
+        if order.type is OCO:
+            market.conclude(order, OPEN, NO_REASON, step)
         else:
-            market.settle_hold(order, Status.OPEN)
-            step.touch(order, Status.OPEN, Reason.NONE)
+            market.settle_hold(order, OPEN)
+            step.touch(order, OPEN, NO_REASON)
             market.open.setdefault(order.user_id, {})[order.order_id] = order
         market.seen_price = 0  # it may be met already
 
@@ -133,8 +153,7 @@ class Engine:
         before = len(step.trades)
         if market.last_price != market.seen_price or market.triggered:
             self._cascade(market, step)
-        if step.closed:
-            self._remember_closed(step)
+        self._remember_closed(step)
         trades = fills = tuple(step.trades)
         if len(trades) > before:  # some are of orders that this one set off
             fills = tuple(trade for trade in trades if _is_taker(order, trade))
@@ -142,7 +161,7 @@ class Engine:
             order.entry_fills = fills
         updates = tuple(step.updates)
         # Usually the last that changed is the order itself.
-        state = updates[-1] if updates and updates[-1].order_id == order.order_id else state_of(order)
+        state = updates[-1] if updates and updates[-1].order_id == order.order_id else OrderState(order)
         return Outcome(state, fills, updates, trades)
 
     def _cascade(self, market: Market, step: Step) -> None:
@@ -150,7 +169,7 @@ class Engine:
 
         At most TRIGGERED_AT_ONCE_MAX in one command; the next command, or a Tick, goes on with the rest.
         """
-        if market.symbol.status is not SymbolStatus.ACTIVE:
+        if market.symbol.status is not ACTIVE:
             return
         for _ in range(TRIGGERED_AT_ONCE_MAX):
             if market.last_price != market.seen_price:
@@ -162,9 +181,9 @@ class Engine:
             if not market.triggered:
                 return
             order = market.triggered.popleft()
-            if order.status not in LIVE:  # cancelled while it stood in the queue
+            if not lives(order.status):  # cancelled while it stood in the queue
                 continue
-            if order.type is OrderType.OCO:
+            if order.type is OCO:
                 order.price = order.stop_limit_price
                 order.any_price = not order.price
             market.enter(order, step)
@@ -173,34 +192,38 @@ class Engine:
         order = self.orders.get(command.order_id)
         if order is None or order.user_id != command.user_id:
             return Outcome(refusal=Reason.ORDER_NOT_FOUND, refused_field="order_id")
-        if order.status is Status.CANCELLED:
-            return Outcome(order=state_of(order))
-        if order.status not in LIVE:
-            return Outcome(order=state_of(order), refusal=Reason.ORDER_CLOSED, refused_field="order_id")
-        if self.markets[order.symbol].symbol.status is SymbolStatus.MAINTENANCE:
-            return Outcome(order=state_of(order), refusal=Reason.SYMBOL_NOT_TRADING, refused_field="symbol")
-        return self._take_out((order,), Status.CANCELLED, Reason.CANCELLED_BY_USER, at_ns, about=order)
+        if order.status is CANCELLED:
+            return Outcome(order=OrderState(order))
+        if not lives(order.status):
+            return Outcome(order=OrderState(order), refusal=Reason.ORDER_CLOSED, refused_field="order_id")
+        if self.markets[order.symbol].symbol.status is MAINTENANCE:
+            return Outcome(order=OrderState(order), refusal=Reason.SYMBOL_NOT_TRADING, refused_field="symbol")
+        return self._take_one_out(order, at_ns)
 
     def _cancel_all(self, command: CancelAll, at_ns: int) -> Outcome:
-        markets = (
+        markets = [
             market for market in self.markets.values()
-            if command.symbol in {"", market.symbol.name} and market.symbol.status is not SymbolStatus.MAINTENANCE
-        )  # fmt: skip
+            if command.symbol in {"", market.symbol.name} and market.symbol.status is not MAINTENANCE
+        ]  # fmt: skip
         mine = [
             order for market in markets for order in market.open.get(command.user_id, {}).values()
             if command.session in {"", order.session}
         ]  # fmt: skip
-        outcome = self._take_out(mine[:CANCELLED_AT_ONCE_MAX], Status.CANCELLED, Reason.CANCELLED_BY_USER, at_ns)
-        return outcome._replace(left=max(0, len(mine) - CANCELLED_AT_ONCE_MAX))
+        outcome = self._take_out(mine[:CANCELLED_AT_ONCE_MAX], at_ns)
+        outcome.left = max(0, len(mine) - CANCELLED_AT_ONCE_MAX)
+        return outcome
 
-    def _take_out(
-        self, orders: Iterable[Order], status: Status, reason: Reason, at_ns: int, *, about: Order | None = None
-    ) -> Outcome:
+    def _take_out(self, orders: list[Order], at_ns: int) -> Outcome:
         step = Step(at_ns)
         for order in orders:
-            self.markets[order.symbol].withdraw(order, status, reason, step)
+            self.markets[order.symbol].withdraw(order, CANCELLED, CANCELLED_BY_USER, step)
         self._remember_closed(step)
-        return Outcome(order=None if about is None else state_of(about), updates=tuple(step.updates))
+        return Outcome(updates=tuple(step.updates))
+
+    def _take_one_out(self, order: Order, at_ns: int) -> Outcome:
+        outcome = self._take_out([order], at_ns)
+        outcome.order = outcome.updates[0]
+        return outcome
 
     def _amend(self, command: AmendOrder, at_ns: int) -> Outcome:
         order = self.orders.get(command.order_id)
@@ -215,18 +238,19 @@ class Engine:
         if (price, quantity, stop_price) == (order.price, order.quantity, order.stop_price):
             return self._give_back(order, extra, step)
         market = self.markets[order.symbol]
-        refusal, field = self._broken_by_amend(order, command, market, extra)
-        if refusal is not Reason.NONE:
+        refusal, field = broken_by_amend(order, command, market, extra)
+        if refusal is not NO_REASON:
             outcome = self._give_back(order, extra, step)
-            return outcome._replace(refusal=refusal, refused_field=field)
+            outcome.refusal, outcome.refused_field = refusal, field
+            return outcome
         order.held += extra
         if command.quantity is not None and quantity <= order.filled:
-            return self._take_out((order,), Status.CANCELLED, Reason.CANCELLED_BY_USER, at_ns, about=order)
+            return self._take_one_out(order, at_ns)
         less = order.quantity - quantity
         if less > 0 and (price, stop_price) == (order.price, order.stop_price):
             _lower(order, market, less)
             market.settle_hold(order, order.status)
-            step.touch(order, order.status, Reason.NONE)
+            step.touch(order, order.status, NO_REASON)
             return self._finish(order, market, step)
         waiting = order.waiting
         if order.level is not None:
@@ -238,7 +262,7 @@ class Engine:
         if waiting:
             self._wait(order, market, step)
         else:
-            if order.post_only is PostOnly.REPRICE:
+            if order.post_only is REPRICE:
                 _keep_from_taking(order, market)
             market.enter(order, step)
         return self._finish(order, market, step)
@@ -249,50 +273,21 @@ class Engine:
             order.releases += (extra,)
             order.version += 1
             order.updated_ns = step.at_ns
-            return Outcome(order=state_of(order), updates=(state_of(order),))
-        return Outcome(order=state_of(order))
-
-    def _broken_by_amend(  # noqa: C901 - a list of rules
-        self, order: Order, command: AmendOrder, market: Market, extra: int
-    ) -> tuple[Reason, str]:
-        """The first rule that an amend breaks, in this order, and the field it is about."""
-        symbol, price = market.symbol, command.price
-        if order.status not in LIVE or order in market.triggered:
-            return Reason.ORDER_CLOSED, "order_id"
-        if symbol.status is not SymbolStatus.ACTIVE:
-            return Reason.SYMBOL_NOT_TRADING, "symbol"
-        if price and not order.price:
-            return Reason.FIELD_NOT_ALLOWED, "price"
-        if command.stop_price and (not order.waiting or order.type is OrderType.TRAILING_STOP):
-            return Reason.FIELD_NOT_ALLOWED, "stop_price"
-        if price % symbol.tick:
-            return Reason.PRICE_OFF_TICK, "price"
-        if command.stop_price % symbol.tick:
-            return Reason.PRICE_OFF_TICK, "stop_price"
-        quantity = order.quantity if command.quantity is None else command.quantity
-        if command.only_less and quantity > order.quantity:
-            return Reason.AMEND_NOT_REDUCING, "quantity"
-        if quantity % symbol.lot:
-            return Reason.QUANTITY_OFF_LOT, "quantity"
-        if price and is_outside_band(price, market.last_price, symbol):
-            return Reason.PRICE_OUTSIDE_BAND, "price"
-        if quantity > order.filled and order.held + extra < _needs_after(order, command, quantity - order.filled):
-            return Reason.RESERVATION_EXHAUSTED, "quantity" if quantity > order.quantity else "price"
-        if price and order.post_only is PostOnly.REJECT and not order.waiting and _crosses(order, price, market):
-            return Reason.POST_ONLY_WOULD_TRADE, "price"
-        return Reason.NONE, ""
+            state = OrderState(order)
+            return Outcome(order=state, updates=(state,))
+        return Outcome(order=OrderState(order))
 
     def _tombstone(self, command: Tombstone, at_ns: int) -> Outcome:
         known = self.orders.get(command.order_id)
         if known is not None:
             if known.user_id != command.user_id:
                 return Outcome(refusal=Reason.ORDER_NOT_FOUND, refused_field="order_id")
-            return Outcome(order=state_of(known), fills=known.entry_fills)
+            return Outcome(order=OrderState(known), fills=known.entry_fills)
         order, step = never_seen(command), Step(at_ns)
         self.orders[order.order_id] = order
-        step.touch(order, Status.REJECTED, Reason.GIVEN_UP)
+        step.touch(order, REJECTED, Reason.GIVEN_UP)
         self._remember_closed(step)
-        return Outcome(order=state_of(order), updates=tuple(step.updates))
+        return Outcome(order=OrderState(order), updates=tuple(step.updates))
 
     def _put_symbol(self, command: PutSymbol) -> Outcome:
         market = self.markets.get(command.symbol.name)
@@ -310,14 +305,14 @@ class Engine:
         while self.expiries and self.expiries[0][0] <= at_ns and left:
             ends_at_ns, order_id = heapq.heappop(self.expiries)
             order = self.orders.get(order_id)
-            if order is not None and order.status in LIVE and order.expires_at_ns == ends_at_ns:
-                self.markets[order.symbol].withdraw(order, Status.EXPIRED, Reason.TIME_OVER, step)
+            if order is not None and lives(order.status) and order.expires_at_ns == ends_at_ns:
+                self.markets[order.symbol].withdraw(order, EXPIRED, Reason.TIME_OVER, step)
                 left -= 1
         for market in self.markets.values():
             if market.symbol.status is SymbolStatus.DELISTED:
                 gone = [order for orders in market.open.values() for order in orders.values()][:left]
                 for order in gone:
-                    market.withdraw(order, Status.CANCELLED, Reason.SYMBOL_NOT_TRADING, step)
+                    market.withdraw(order, CANCELLED, Reason.SYMBOL_NOT_TRADING, step)
                 left -= len(gone)
             elif market.triggered:
                 self._cascade(market, step)
@@ -325,13 +320,21 @@ class Engine:
         return Outcome(updates=tuple(step.updates), trades=tuple(step.trades))
 
     def _schedule_end(self, order: Order, at_ns: int) -> None:
-        if order.time_in_force is TimeInForce.DAY:
+        if order.time_in_force is DAY:
             order.expires_at_ns = (at_ns // _DAY_NS + 1) * _DAY_NS
         if order.expires_at_ns:
             heapq.heappush(self.expiries, (order.expires_at_ns, order.order_id))
 
+    def remember_closed(self, order_id: str, at_ns: int) -> None:
+        """Keep an order that was closed at this time, which never goes back, for as long as closed ones are kept."""
+        if not self.closed:
+            self._forget_at_ns = at_ns + CLOSED_KEPT_NS + 1
+        self.closed.append((at_ns, order_id))
+
     def _remember_closed(self, step: Step) -> None:
-        self.closed.extend((step.at_ns, order_id) for order_id in step.closed)
+        for state in step.updates:
+            if not lives(state.status):
+                self.remember_closed(state.order_id, step.at_ns)
 
     def _forget_old(self, at_ns: int) -> None:
         closed = self.closed
@@ -339,32 +342,26 @@ class Engine:
             _, order_id = closed.popleft()
             del self.orders[order_id]
             self.horizon_ms = max(self.horizon_ms, id_ms(order_id))
+        self._forget_at_ns = closed[0][0] + CLOSED_KEPT_NS + 1 if closed else NEVER_NS
 
 
 def _keep_from_taking(order: Order, market: Market) -> Reason:
     """Move a post-only order one tick away from the price it would trade at, or say why it cannot stand."""
     if not market.would_trade(order):
-        return Reason.NONE
-    level = market.book.best(Side.SELL if order.side is Side.BUY else Side.BUY)
+        return NO_REASON
+    level = market.book.against(order.side).best()
     assert level is not None, "there is something to trade with"
     tick = market.symbol.tick
-    price = level.price - tick if order.side is Side.BUY else level.price + tick
+    price = level.price - tick if order.side is BUY else level.price + tick
     if order.post_only is PostOnly.REJECT or price <= 0:
         return Reason.POST_ONLY_WOULD_TRADE
     order.price = price
-    return Reason.NONE
+    return NO_REASON
 
 
 def _is_taker(order: Order, trade: Trade) -> bool:
-    taker_id = trade.buyer_order_id if trade.maker_side is Side.SELL else trade.seller_order_id
+    taker_id = trade.buyer_order_id if trade.maker_side is SELL else trade.seller_order_id
     return taker_id == order.order_id
-
-
-def _crosses(order: Order, price: int, market: Market) -> bool:
-    before, order.price = order.price, price
-    crosses = market.would_trade(order)
-    order.price = before
-    return crosses
 
 
 def _lower(order: Order, market: Market, less: int) -> None:
@@ -373,13 +370,3 @@ def _lower(order: Order, market: Market, less: int) -> None:
         market.book.reduce(order, less)
     else:
         order.remaining -= less
-
-
-def _needs_after(order: Order, command: AmendOrder, remaining: int) -> int:
-    """What must be held for an order after an amend: by the rule for new orders."""
-    if order.side is Side.SELL:
-        return remaining
-    price = command.price or order.price
-    if order.type is OrderType.OCO and order.waiting:
-        price = max(price, order.stop_limit_price or command.stop_price or order.stop_price)
-    return notional_units(price, remaining)

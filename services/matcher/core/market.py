@@ -7,28 +7,44 @@ import zlib
 from collections import deque
 
 from libs.money import BPS, UNIT, fee_units, notional_units
-from libs.orders import LIVE, OrderType, SelfTrade, Side, Status, TimeInForce
+from libs.orders import SelfTrade, Status
 from libs.reasons import Reason
 from services.matcher.core.book import Book
+from services.matcher.core.choices import (
+    BUY,
+    CANCELLED,
+    EXPIRED,
+    FILLED,
+    FOK,
+    IOC,
+    IOC_REMAINDER,
+    MARKET_BAND,
+    NO_REASON,
+    OCO,
+    OPEN,
+    PARTIALLY_FILLED,
+    SELF_TRADE_PREVENTED,
+    SELL,
+    STOP_LIMIT,
+    lives,
+)
 from services.matcher.core.commands import Symbol
-from services.matcher.core.orders import Order, OrderState, Trade, state_of
+from services.matcher.core.orders import Order, OrderState, Trade
 from services.matcher.core.stops import StopBook
 
 _NS_PER_MS = 1_000_000
 _SEQUENCE_BITS = 42
-_OPPOSITE = {Side.BUY: Side.SELL, Side.SELL: Side.BUY}
 
 
 class Step:
     """What one command has done so far."""
 
-    __slots__ = ("at_ns", "closed", "trades", "updates")
+    __slots__ = ("at_ns", "trades", "updates")
 
     def __init__(self, at_ns: int) -> None:
         self.at_ns = at_ns
         self.trades: list[Trade] = []
         self.updates: list[OrderState] = []
-        self.closed: list[str] = []
 
     def touch(self, order: Order, status: Status, reason: Reason) -> None:
         """An order has a new state."""
@@ -36,15 +52,25 @@ class Step:
         order.reason = reason
         order.version += 1
         order.updated_ns = self.at_ns
-        if status not in LIVE:
-            self.closed.append(order.order_id)
-        self.updates.append(state_of(order))
+        self.updates.append(OrderState(order))
 
 
 class Market:
     """A symbol with its book, its waiting orders and its counters."""
 
-    __slots__ = ("book", "last_price", "open", "seen_price", "stops", "symbol", "tag", "trades", "triggered")
+    __slots__ = (
+        "_head",
+        "_head_at_ns",
+        "book",
+        "last_price",
+        "open",
+        "seen_price",
+        "stops",
+        "symbol",
+        "tag",
+        "trades",
+        "triggered",
+    )
 
     def __init__(self, symbol: Symbol) -> None:
         self.symbol = symbol
@@ -57,22 +83,34 @@ class Market:
         self.seen_price = 0  # the last price that stops were compared with
         # Makes trade ids of different symbols differ.
         self.tag = zlib.crc32(symbol.name.encode("ascii"))
+        self._head_at_ns = -1
+        self._head = ""
+
+    def _trade_id(self, at_ns: int) -> str:
+        """A UUIDv7 whose random part is the symbol's tag (32 bits) and the trade's number (42 bits): unique and repeatable.
+
+        All but its end is the same for all trades of one commit.
+        """
+        if at_ns != self._head_at_ns:
+            self._head_at_ns, self._head = at_ns, _trade_id_head(at_ns, self.tag)
+        return f"{self._head}{(self.tag & 63) << _SEQUENCE_BITS | self.trades:012x}"
 
     def enter(self, order: Order, step: Step) -> None:
         """Let an order trade as the incoming one, then rest or end, as its type and time in force say."""
-        if order.time_in_force is TimeInForce.FOK and not self.can_fill(order):
-            self.conclude(order, Status.EXPIRED, Reason.FOK_UNFILLABLE, step)
+        if order.time_in_force is FOK and not self.can_fill(order):
+            self.conclude(order, EXPIRED, Reason.FOK_UNFILLABLE, step)
             return
         stopped = self._match(order, step)
-        self.conclude(order, *_after_entry(order, stopped), step)
+        status, reason = _after_entry(order, stopped)
+        self.conclude(order, status, reason, step)
 
     def conclude(self, order: Order, status: Status, reason: Reason, step: Step) -> None:
         """Give an order that is in no book its status, let it rest if it may, free what it will not need."""
-        if status in LIVE:
+        if lives(status):
             self.book.add(order)
         self.settle_hold(order, status)
         step.touch(order, status, reason)
-        if status in LIVE:
+        if lives(status):
             self.open.setdefault(order.user_id, {})[order.order_id] = order
         else:
             self.forget_open(order)
@@ -89,7 +127,7 @@ class Market:
 
     def settle_hold(self, order: Order, status: Status) -> None:
         """Free what an order will never need."""
-        needed = needs(order) if status in LIVE else 0
+        needed = needs(order) if lives(status) else 0
         assert order.held >= needed, "a live order holds what it needs"
         if order.held > needed:
             order.releases += (order.held - needed,)
@@ -105,17 +143,17 @@ class Market:
 
     def would_trade(self, order: Order) -> bool:
         """Whether the best opposite price is within an order's limit."""
-        level = self.book.best(_OPPOSITE[order.side])
+        level = self.book.against(order.side).best()
         if level is None:
             return False
-        return level.price <= order.price if order.side is Side.BUY else level.price >= order.price
+        return level.price <= order.price if order.side is BUY else level.price >= order.price
 
     def can_fill(self, order: Order) -> bool:
         """Look whether an order could be filled whole, without touching anything."""
         limit = self._worst_price(order)
         wanted, budget = order.remaining, order.held
-        buying = order.side is Side.BUY
-        for level in self.book.side(_OPPOSITE[order.side]).best_first():
+        buying = order.side is BUY
+        for level in self.book.against(order.side).best_first():
             if limit and (level.price > limit if buying else level.price < limit):
                 return False
             for maker in level.orders.values():
@@ -139,12 +177,12 @@ class Market:
         band, last = self.symbol.market_band_bps, self.last_price
         if not last or not band:
             return 0
-        return last + last * band // BPS if order.side is Side.BUY else max(1, last - last * band // BPS)
+        return last + last * band // BPS if order.side is BUY else max(1, last - last * band // BPS)
 
     def _match(self, order: Order, step: Step) -> Reason:
         """Trade with the other side while prices cross. Returns why it stopped before that, if it did."""
-        buying = order.side is Side.BUY
-        opposite = self.book.side(_OPPOSITE[order.side])
+        buying = order.side is BUY
+        opposite = self.book.against(order.side)
         any_price = order.any_price
         on_budget = any_price and buying
         by_amount = on_budget and not order.quantity
@@ -156,11 +194,11 @@ class Market:
                 break
             price = level.price
             if limit and (price > limit if buying else price < limit):
-                return Reason.MARKET_BAND if any_price else Reason.NONE
+                return MARKET_BAND if any_price else NO_REASON
             maker = next(iter(level.orders.values()))
             if maker.user_id == order.user_id:
                 if self._prevent_self_trade(order, maker, step, by_amount=by_amount):
-                    return Reason.SELF_TRADE_PREVENTED
+                    return SELF_TRADE_PREVENTED
                 continue
             quantity = maker.shown if by_amount or maker.shown < order.remaining else order.remaining
             if on_budget:
@@ -169,7 +207,7 @@ class Market:
                 if quantity == 0:
                     break
             self._trade(order, maker, price, quantity, step)
-        return Reason.NONE
+        return NO_REASON
 
     def _prevent_self_trade(self, taker: Order, maker: Order, step: Step, *, by_amount: bool) -> bool:
         """Do what the incoming order wants done; whether it has to stop."""
@@ -180,14 +218,14 @@ class Market:
                 order.quantity -= quantity
             taker.remaining -= quantity
             if maker.remaining == quantity:
-                self.withdraw(maker, Status.CANCELLED, Reason.SELF_TRADE_PREVENTED, step)
+                self.withdraw(maker, CANCELLED, SELF_TRADE_PREVENTED, step)
             else:
                 self.book.reduce(maker, quantity)
                 self.settle_hold(maker, maker.status)
-                step.touch(maker, maker.status, Reason.SELF_TRADE_PREVENTED)
+                step.touch(maker, maker.status, SELF_TRADE_PREVENTED)
             return taker.remaining == 0
         if mode in {SelfTrade.CANCEL_OLDEST, SelfTrade.CANCEL_BOTH}:
-            self.withdraw(maker, Status.CANCELLED, Reason.SELF_TRADE_PREVENTED, step)
+            self.withdraw(maker, CANCELLED, SELF_TRADE_PREVENTED, step)
         return mode is not SelfTrade.CANCEL_OLDEST
 
     def _trade(self, taker: Order, maker: Order, price: int, quantity: int, step: Step) -> None:
@@ -200,7 +238,7 @@ class Market:
         taker.notional += notional
         maker.filled += quantity
         maker.notional += notional
-        if taker.side is Side.BUY:
+        if taker.side is BUY:
             buyer, seller = taker, maker
             buyer_bps, seller_bps = symbol.taker_fee_bps, symbol.maker_fee_bps
         else:
@@ -214,28 +252,28 @@ class Market:
         self.last_price = price
         step.trades.append(
             Trade(
-                _trade_id(step.at_ns, self.tag, self.trades), self.trades, symbol, price, quantity,
+                self._trade_id(step.at_ns), self.trades, symbol, price, quantity,
                 buyer.user_id, buyer.order_id, seller.user_id, seller.order_id, maker.side,
                 fee_units(quantity, buyer_bps), fee_units(notional, seller_bps), step.at_ns,
             )
         )  # fmt: skip
         if maker.waiting:  # an OCO: its first fill ends the waiting
             self.stops.remove(maker)
-            self.settle_hold(maker, Status.PARTIALLY_FILLED)
+            self.settle_hold(maker, PARTIALLY_FILLED)
         if maker.remaining:
-            step.touch(maker, Status.PARTIALLY_FILLED, Reason.NONE)
+            step.touch(maker, PARTIALLY_FILLED, NO_REASON)
         else:
             assert maker.held == 0, "a resting order holds exactly what it needs"
-            step.touch(maker, Status.FILLED, Reason.NONE)
+            step.touch(maker, FILLED, NO_REASON)
             self.forget_open(maker)
 
 
 def needs(order: Order) -> int:
     """What a live order may still spend: base asset for a sell, quote asset for a buy."""
-    if order.side is Side.SELL:
+    if order.side is SELL:
         return order.remaining
-    if order.waiting and order.type is not OrderType.STOP_LIMIT:
-        if order.type is OrderType.OCO and order.stop_limit_price:
+    if order.waiting and order.type is not STOP_LIMIT:
+        if order.type is OCO and order.stop_limit_price:
             return notional_units(max(order.price, order.stop_limit_price), order.remaining)
         return order.held  # it goes at any price, as far as this reaches
     return notional_units(order.price, order.remaining)
@@ -243,24 +281,21 @@ def needs(order: Order) -> int:
 
 def _after_entry(order: Order, stopped: Reason) -> tuple[Status, Reason]:
     """Where an incoming order stands after matching, given why that stopped early."""
-    if stopped is Reason.SELF_TRADE_PREVENTED:
-        return Status.CANCELLED, stopped
+    if stopped is SELF_TRADE_PREVENTED:
+        return CANCELLED, stopped
     if order.any_price:
         if order.quantity == 0 and order.filled:  # by quote amount: spent as far as whole lots, or the band, go
-            return Status.FILLED, Reason.NONE
+            return FILLED, NO_REASON
         if order.remaining == 0 and order.quantity:
-            return Status.FILLED, Reason.NONE
-        return Status.EXPIRED, stopped if stopped is Reason.MARKET_BAND else Reason.MARKET_REMAINDER
+            return FILLED, NO_REASON
+        return EXPIRED, stopped if stopped is MARKET_BAND else Reason.MARKET_REMAINDER
     if order.remaining == 0:
-        return Status.FILLED, Reason.NONE
-    if order.time_in_force is TimeInForce.IOC:
-        return Status.EXPIRED, Reason.IOC_REMAINDER
-    return (Status.PARTIALLY_FILLED if order.filled else Status.OPEN), Reason.NONE
+        return FILLED, NO_REASON
+    if order.time_in_force is IOC:
+        return EXPIRED, IOC_REMAINDER
+    return (PARTIALLY_FILLED if order.filled else OPEN), NO_REASON
 
 
-def _trade_id(at_ns: int, tag: int, sequence: int) -> str:
-    """A UUIDv7 whose random part is the symbol's tag (32 bits) and the trade's number (42 bits): unique and repeatable."""
-    tail = tag << _SEQUENCE_BITS | sequence
-    high, low = tail >> 62, tail & (1 << 62) - 1
-    text = f"{(at_ns // _NS_PER_MS) << 80 | 7 << 76 | high << 64 | 2 << 62 | low:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _trade_id_head(at_ns: int, tag: int) -> str:
+    ms = at_ns // _NS_PER_MS
+    return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{tag >> 20:03x}-{0x8000 | (tag >> 6 & 0x3FFF):04x}-"

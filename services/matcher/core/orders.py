@@ -1,31 +1,45 @@
 """What the engine keeps and tells: orders, trades, and what one command did."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from libs.orders import OrderType, PostOnly, SelfTrade, Side, Status, TimeInForce
+from libs.orders import OrderType, PostOnly, SelfTrade, Side, TimeInForce
 from libs.reasons import Reason
+from services.matcher.core.choices import BUY, LIMIT, NO_REASON, PENDING, TRAILING_STOP
 from services.matcher.core.commands import NewOrder, Symbol, Tombstone
 
+if TYPE_CHECKING:
+    from services.matcher.core.book import Level
 
-class Trade(NamedTuple):
+
+class Trade:
     """One match. `sequence` counts the trades of the symbol from 1 without gaps."""
 
-    trade_id: str
-    sequence: int
-    symbol: Symbol
-    price: int
-    quantity: int
-    buyer_user_id: str
-    buyer_order_id: str
-    seller_user_id: str
-    seller_order_id: str
-    maker_side: Side
-    buyer_fee: int
-    seller_fee: int
-    at_ns: int
+    __slots__ = (
+        "at_ns", "buyer_fee", "buyer_order_id", "buyer_user_id", "maker_side", "price", "quantity", "seller_fee",
+        "seller_order_id", "seller_user_id", "sequence", "symbol", "trade_id",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0917 - a record
+        self, trade_id: str, sequence: int, symbol: Symbol, price: int, quantity: int, buyer_user_id: str,
+        buyer_order_id: str, seller_user_id: str, seller_order_id: str, maker_side: Side, buyer_fee: int, seller_fee: int,
+        at_ns: int,
+    ) -> None:  # fmt: skip
+        self.trade_id = trade_id
+        self.sequence = sequence
+        self.symbol = symbol
+        self.price = price
+        self.quantity = quantity
+        self.buyer_user_id = buyer_user_id
+        self.buyer_order_id = buyer_order_id
+        self.seller_user_id = seller_user_id
+        self.seller_order_id = seller_order_id
+        self.maker_side = maker_side
+        self.buyer_fee = buyer_fee
+        self.seller_fee = seller_fee
+        self.at_ns = at_ns
 
 
-_ANY_PRICE = frozenset({OrderType.MARKET, OrderType.STOP, OrderType.TRAILING_STOP})
+_ANY_PRICE = frozenset({OrderType.MARKET, OrderType.STOP, TRAILING_STOP})
 
 
 class Order:
@@ -69,47 +83,51 @@ class Order:
         self.shown = 0  # of what remains, in the book for all to see
         self.filled = 0
         self.notional = 0
-        self.status = Status.PENDING
-        self.reason = Reason.NONE
+        self.status = PENDING
+        self.reason = NO_REASON
         self.version = 0
         self.releases: tuple[int, ...] = ()
         self.entry_fills: tuple[Trade, ...] = ()
         self.updated_ns = 0
-        self.level: object = None
-        self.stop_level: object = None
+        self.level: Level | None = None  # where it rests
+        self.stop_level: Level | None = None  # where it waits
 
 
 def never_seen(command: Tombstone) -> Order:
     """What stands in the place of an order that never came."""
     return Order(
-        NewOrder(
-            command.order_id, command.user_id, command.symbol, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 0, 0, 0
-        ),
+        NewOrder(command.order_id, command.user_id, command.symbol, BUY, LIMIT, TimeInForce.GTC, 0, 0, 0),
         command.symbol,
     )
 
 
-class OrderState(NamedTuple):
-    """An order after one command."""
+class OrderState:
+    """An order as it is after one command."""
 
-    order_id: str
-    user_id: str
-    symbol: str
-    side: Side
-    version: int
-    status: Status
-    reason: Reason
-    price: int
-    quantity: int
-    filled: int
-    notional: int
-    releases: tuple[int, ...]
-    at_ns: int
-    stop_price: int
-    waiting: bool
+    __slots__ = (
+        "at_ns", "filled", "notional", "order_id", "price", "quantity", "reason", "releases", "side", "status",
+        "stop_price", "symbol", "user_id", "version", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, order: Order) -> None:
+        self.order_id = order.order_id
+        self.user_id = order.user_id
+        self.symbol = order.symbol
+        self.side = order.side
+        self.version = order.version
+        self.status = order.status
+        self.reason = order.reason
+        self.price = order.price
+        self.quantity = order.quantity
+        self.filled = order.filled
+        self.notional = order.notional
+        self.releases = order.releases
+        self.at_ns = order.updated_ns
+        self.stop_price = order.stop_price
+        self.waiting = order.waiting
 
 
-class Outcome(NamedTuple):
+class Outcome:
     """What one command did.
 
     `order` is the order it was about (None for commands about no single order, and refusals), `updates` every order that
@@ -117,19 +135,23 @@ class Outcome(NamedTuple):
     and `updates` is empty. `refusal` says why nothing was done. `left` tells how many steps of a bounded command remain.
     """
 
-    order: OrderState | None = None
-    fills: tuple[Trade, ...] = ()
-    updates: tuple[OrderState, ...] = ()
-    trades: tuple[Trade, ...] = ()
-    refusal: Reason = Reason.NONE
-    refused_field: str = ""
-    left: int = 0
+    __slots__ = ("fills", "left", "order", "refusal", "refused_field", "trades", "updates")
 
-
-def state_of(order: Order) -> OrderState:
-    """The order as it is now."""
-    return OrderState(
-        order.order_id, order.user_id, order.symbol, order.side, order.version, order.status, order.reason,
-        order.price, order.quantity, order.filled, order.notional, order.releases, order.updated_ns, order.stop_price,
-        order.waiting,
-    )  # fmt: skip
+    def __init__(
+        self,
+        order: OrderState | None = None,
+        fills: tuple[Trade, ...] = (),
+        updates: tuple[OrderState, ...] = (),
+        trades: tuple[Trade, ...] = (),
+        *,
+        refusal: Reason = NO_REASON,
+        refused_field: str = "",
+        left: int = 0,
+    ) -> None:
+        self.order = order
+        self.fills = fills
+        self.updates = updates
+        self.trades = trades
+        self.refusal = refusal
+        self.refused_field = refused_field
+        self.left = left

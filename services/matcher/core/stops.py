@@ -6,8 +6,8 @@ price down, trailing stops; within each the oldest first.
 """
 
 from libs.money import BPS
-from libs.orders import OrderType, Side
-from services.matcher.core.book import Ladder, Level
+from services.matcher.core.book import Ladder
+from services.matcher.core.choices import BUY, SELL, TRAILING_STOP
 from services.matcher.core.orders import Order
 
 TRAILING_MAX = 1000  # all of them are looked at whenever the last price moves
@@ -26,22 +26,22 @@ class StopBook:
 
     def add(self, order: Order, last_price: int) -> None:
         """Let an order wait."""
-        if order.type is OrderType.TRAILING_STOP:
+        if order.type is TRAILING_STOP:
             self.trailing[order.order_id] = order
             _trail(order, order.peak or last_price)
         else:
-            ladder = self._buys if order.side is Side.BUY else self._sells
+            ladder = self._buys if order.side is BUY else self._sells
             order.stop_level = ladder.add(order, order.stop_price)
         order.waiting = True
         self.count += 1
 
     def remove(self, order: Order) -> None:
         """Wait no longer."""
-        if order.type is OrderType.TRAILING_STOP:
+        if order.type is TRAILING_STOP:
             del self.trailing[order.order_id]
         else:
             level = order.stop_level
-            assert isinstance(level, Level), "only waiting orders are removed"
+            assert level is not None, "only waiting orders are removed"
             level.ladder.remove(order, level)
             order.stop_level = None
         order.waiting = False
@@ -59,7 +59,7 @@ class StopBook:
                 met += orders
                 level = ladder.best()
         for order in list(self.trailing.values()):
-            if order.stop_price and (last_price - order.stop_price) * (1 if order.side is Side.BUY else -1) >= 0:
+            if order.stop_price and (last_price - order.stop_price) * (1 if order.side is BUY else -1) >= 0:
                 self.remove(order)
                 met.append(order)
             else:
@@ -81,7 +81,7 @@ def _trail(order: Order, last_price: int) -> None:
     """Move a trailing stop after the last price, only ever in the owner's favour; before the first trade it has none."""
     if not last_price:
         return
-    if order.side is Side.SELL:
+    if order.side is SELL:
         order.peak = max(order.peak, last_price)
         distance = order.trail or order.peak * order.trail_bps // BPS
         order.stop_price = max(1, order.peak - distance)

@@ -1,10 +1,12 @@
 """Every kind of order beyond limit and market, each rule as a table: what was done before, the command, what it led to."""
 
+from dataclasses import replace
+
 import pytest
 
 from libs.orders import Status, SymbolStatus
 from libs.reasons import Reason
-from tests.support.tables import Table, units
+from tests.support.tables import Table, told, units
 
 LADDER = """
 SELL 2 @ 102 ann
@@ -192,7 +194,9 @@ def test_what_was_reserved_for_a_refused_amend_is_set_free() -> None:
     assert refused.refusal is Reason.PRICE_OFF_TICK
     assert refused.order.releases == (units("30"),)
     assert refused.updates == (refused.order,)
-    assert table.do("AMEND ann#1 @ 100.001 HAS 130").order == refused.order, "a repeat reserves nothing more"
+    assert told(table.do("AMEND ann#1 @ 100.001 HAS 130").order) == told(refused.order), (
+        "a repeat reserves nothing more"
+    )
     table.do("CANCEL ann#1")
     late = table.do("AMEND ann#1 @ 101 HAS 150")
     assert (late.refusal, late.order.releases) == (Reason.ORDER_CLOSED, (units("30"), units("100"), units("20")))
@@ -203,7 +207,7 @@ def test_a_repeated_amend_is_done_once() -> None:
     table.run("BUY 1 @ 100 ann\nBUY 1 @ 101 bob")
     first = table.do("AMEND ann#1 TO 2 @ 101 HAS 202")
     again = table.do("AMEND ann#1 TO 2 @ 101 HAS 202")
-    assert (again.order, again.updates) == (first.order, ())
+    assert (told(again.order), again.updates) == (told(first.order), ())
     assert table.order("ann#1").held == units("202")
     assert table.left() == ["BUY 101 1 bob#1", "BUY 101 2 ann#1"]
 
@@ -269,7 +273,7 @@ def test_day_orders_end_at_midnight_and_dated_ones_at_their_time() -> None:
     ],
 )
 def test_the_edges_of_the_price_band_are_inside(price: str, expected: str) -> None:
-    table = Table(symbol=Table().symbol._replace(price_band_bps=1000))
+    table = Table(symbol=replace(Table().symbol, price_band_bps=1000))
     table.run(f"BUY 1 @ 200 first\nCANCEL first#1\n{TRADED_AT_100}")
     side = "SELL" if units(price) > units("100") else "BUY"
     table.do(f"{side} 1 @ {price} bob")
@@ -281,7 +285,7 @@ def test_the_edges_of_the_price_band_are_inside(price: str, expected: str) -> No
 
 
 def test_nobody_has_more_open_orders_than_the_market_allows() -> None:
-    table = Table(symbol=Table().symbol._replace(max_open_orders=2))
+    table = Table(symbol=replace(Table().symbol, max_open_orders=2))
     table.run("SELL 1 @ 100 ann\nSELL 1 STOP 95 ann\nSELL 1 @ 101 ann\nSELL 1 @ 101 bob")
     assert table.status("ann#3") == "REJECTED TOO_MANY_OPEN_ORDERS"
     table.run("CANCEL ann#2\nSELL 1 @ 101 ann")

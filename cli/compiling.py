@@ -1,0 +1,54 @@
+"""Compiles the sources that libs/compiled.py names: `python -m cli.compiling`.
+
+Where no C compiler or no Python headers are, it says so and all goes on as Python.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from mypyc.build import mypycify
+from setuptools import Distribution
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, ExecError, PlatformError
+
+from libs.compiled import FOLDER, GROUP, ROOT, SOURCES, compiled_folder
+
+
+def compile_sources() -> Path:
+    """Make the extension modules, and tell where they are.
+
+    Raises CCompilerError, ExecError or PlatformError where nothing compiles C, SystemExit where mypyc refuses a source.
+    """
+    target = compiled_folder()
+    with tempfile.TemporaryDirectory() as scratch:
+        # mypy's own settings are those in pyproject.toml.
+        modules = mypycify([*SOURCES], opt_level="3", debug_level="0", group_name=GROUP, target_dir=f"{scratch}/c")
+        command = build_ext(Distribution({"name": "compiled", "ext_modules": modules}))
+        command.build_lib, command.build_temp = f"{scratch}/out", f"{scratch}/o"
+        command.ensure_finalized()
+        command.run()
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        shutil.copytree(f"{scratch}/out", target)
+    return target
+
+
+def main() -> None:
+    """Compile what is not compiled yet."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    os.chdir(ROOT)
+    if compiled_folder().is_dir():
+        return
+    try:
+        target = compile_sources()
+    except (CCompilerError, ExecError, PlatformError) as error:
+        sys.stderr.write(f"nothing here compiles C, the matching core runs as Python: {error}\n")
+    else:
+        sys.stderr.write(f"compiled into {target.relative_to(ROOT)}\n")
+
+
+if __name__ == "__main__":
+    main()

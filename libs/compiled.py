@@ -1,0 +1,36 @@
+"""Where a C compiler is, mypyc has made extension modules of a few pure sources: the same code, several times as fast.
+
+They lie in `gen/compiled/<digest of those sources>`: what was compiled from other sources is never used. With PURE_PYTHON=1
+in the environment the sources run themselves. cli/compiling.py makes them, ADR 007 says why.
+"""
+
+import hashlib
+import os
+from collections.abc import MutableSequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "gen" / "compiled"
+GROUP = "libs.compiled"
+SOURCES = (
+    "libs/money.py",
+    *(
+        f"services/matcher/core/{name}.py"
+        for name in ("book", "choices", "commands", "engine", "market", "orders", "rules", "snapshot", "stops")
+    ),
+)
+
+
+def compiled_folder() -> Path:
+    """Where what these very sources were compiled to lies, if they were."""
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        digest.update((ROOT / source).read_bytes())
+    return FOLDER / digest.hexdigest()[:16]
+
+
+def prefer_compiled(package: str, path: MutableSequence[str]) -> None:
+    """Let a package's modules be looked for among the compiled ones first."""
+    folder = compiled_folder() / package.replace(".", "/")
+    if folder.is_dir() and not os.environ.get("PURE_PYTHON"):
+        path.insert(0, str(folder))
