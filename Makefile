@@ -5,18 +5,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
 
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 24
 
 .PHONY: install
-install: $(STAMP) ## Make .venv with everything pinned in requirements.lock, and compile the protos
+install: $(STAMP) $(COMPILED) ## Make .venv with everything pinned in requirements.lock, compile protos and core
 
 $(STAMP): requirements.lock pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(COMPILED): $(STAMP) cli/compiling.py libs/compiled.py libs/money.py $(wildcard services/matcher/core/*.py)
+	$(BIN)/python -m cli.compiling
 	@touch $@
 
 .PHONY: protos
@@ -42,7 +47,7 @@ dashboards: install ## Write the Grafana dashboard from the code
 .PHONY: lock
 lock: ## Pin the newest versions in requirements.lock (needs uv: it is in .venv)
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--extra dev pyproject.toml -o requirements.lock
+		--extra dev --extra embedded pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--constraint requirements.lock pyproject.toml -o requirements-runtime.lock
 
@@ -129,7 +134,7 @@ test-e2e: install ## Run the tests of the whole engine
 
 .PHONY: test-coverage
 test-coverage: install ## Run all tests and report the lines they reach, in all processes; fails below 90 %
-	$(BIN)/pytest tests --cov --cov-report=term
+	PURE_PYTHON=1 $(BIN)/pytest tests --cov --cov-report=term
 
 .PHONY: check
 check: lint types imports protos-lint test-unit ## Everything that needs no server: seconds
@@ -138,6 +143,7 @@ check: lint types imports protos-lint test-unit ## Everything that needs no serv
 lint: install ## Lint and check the format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint deploy/Dockerfile
 
 .PHONY: fmt
 fmt: install ## Format, and mend what can be mended
@@ -195,6 +201,14 @@ bench-edge: install ## Measure the edge beside a bare application; writes bench/
 .PHONY: bench-recovery
 bench-recovery: install ## Measure a matcher's start after a million commands; writes bench/results/recovery.json
 	$(BIN)/python -m bench.recovery --commands $(or $(COMMANDS),1000000)
+
+.PHONY: bench-durable
+bench-durable: install ## Measure rows into partitioned tables and confirmed messages; writes bench/results/durable.json
+	$(BIN)/python -m bench.durable
+
+.PHONY: bench-subscribers
+bench-subscribers: install ## Measure orders/s beside 1,000 subscribers who do not read; writes bench/results/subscribers.json
+	$(BIN)/python -m bench.subscribers
 
 .PHONY: bench-audit
 bench-audit: install ## Measure an audit; writes bench/results/audit.json (ENTRIES=10000000)

@@ -12,9 +12,9 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from bench.support import Clock, milliseconds, write_results
+from bench.support import Clock, milliseconds, running_stack, write_results
 from cli.processes import free_port
-from cli.stack import Stack, temporary_folder
+from cli.stack import Stack
 from libs.ids import new_id
 from libs.runtime import collect_garbage_rarely
 from tests.support.engine import Engine
@@ -105,13 +105,8 @@ def main() -> None:
         "TRADE_ENGINE_GATEWAY_ORDERS_PER_S": "1000000",
         "TRADE_ENGINE_GATEWAY_ORDERS_BURST": "1000000",
     }
-    with temporary_folder("trade-engine-bench-") as folder:
-        stack = Stack(folder, private_ports=True, log_dir=folder / "logs", settings_over=over)
-        try:
-            stack.start()
-            keys, raw = uvloop.run(measure(stack, options.seconds))
-        finally:
-            stack.stop()
+    with running_stack(settings_over=over) as stack:
+        keys, raw = uvloop.run(measure(stack, options.seconds))
     write_results("edge", keys, raw)
 
 

@@ -17,9 +17,9 @@ import uvloop
 from exchange.gateway.v1 import order_gateway_pb2_grpc, order_requests_pb2, trading_session_pb2
 from rich.console import Console
 
-from bench.support import Clock, milliseconds, pgbench_tps, write_results
+from bench.support import Clock, milliseconds, pgbench_tps, running_stack, write_results
 from cli.processes import free_port
-from cli.stack import Stack, temporary_folder
+from cli.stack import Stack
 from libs.ids import new_id
 from libs.rpc.client import open_channel
 from libs.runtime import collect_garbage_rarely
@@ -234,13 +234,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="half a minute each")
     options = parser.parse_args()
     collect_garbage_rarely()
-    with temporary_folder("trade-engine-bench-") as folder:
-        stack = Stack(folder, private_ports=True, log_dir=folder / "logs")
-        try:
-            stack.start()
-            keys, raw = uvloop.run(measure(stack, 30 if options.full else options.seconds))
-        finally:
-            stack.stop()
+    with running_stack() as stack:
+        keys, raw = uvloop.run(measure(stack, 30 if options.full else options.seconds))
     write_results("gateway", keys, raw)
 
 

@@ -10,8 +10,8 @@ from exchange.common.v1 import order_pb2
 from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2
 from rich.console import Console
 
-from bench.support import Clock, milliseconds, write_results
-from cli.stack import Stack, temporary_folder
+from bench.support import Clock, milliseconds, running_stack, write_results
+from cli.stack import Stack
 from libs.ids import new_id
 from libs.runtime import collect_garbage_rarely
 from tests.support.engine import Engine, order_from
@@ -183,16 +183,12 @@ def main() -> None:
     options = parser.parse_args()
     collect_garbage_rarely()
     broker = OwnRabbitMq()
-    with temporary_folder("trade-engine-bench-") as folder:
-        stack = Stack(folder, private_ports=True, log_dir=folder / "logs",
-                      settings_over={"TRADE_ENGINE_RABBITMQ_URL": broker.url})  # fmt: skip
-        try:
-            broker.start()
-            stack.start()
+    try:
+        broker.start()
+        with running_stack(settings_over={"TRADE_ENGINE_RABBITMQ_URL": broker.url}) as stack:
             keys, raw = uvloop.run(measure(stack, broker, options.seconds, options.trades, options.down))
-        finally:
-            stack.stop()
-            broker.stop()
+    finally:
+        broker.stop()
     write_results("settlement", keys, raw)
 
 

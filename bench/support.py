@@ -1,18 +1,22 @@
 """What benchmarks share: the yardsticks, measured in the same run on the same machine, and the results file."""
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
 from cli.embedded import EmbeddedPostgres
+from cli.stack import Stack, temporary_folder
 from cli.statistics import percentile
 
 RESULTS = Path(__file__).parent / "results"
@@ -67,6 +71,18 @@ def write_results(name: str, keys: dict[str, float], raw: dict[str, object]) -> 
     for key, value in raw.items():
         table.add_row(key, str(value))
     Console().print(table)
+
+
+@contextlib.contextmanager
+def running_stack(**how: Any) -> Iterator[Stack]:
+    """An engine of its own in a temporary folder; `how` are fields of Stack."""
+    with temporary_folder("trade-engine-bench-") as folder:
+        stack = Stack(folder, private_ports=True, log_dir=folder / "logs", **how)
+        try:
+            stack.start()
+            yield stack
+        finally:
+            stack.stop()
 
 
 class Clock:

@@ -10,8 +10,7 @@ import uvloop
 from exchange.wallet.v1 import operation_pb2, wallet_pb2_grpc
 from rich.console import Console
 
-from bench.support import Clock, milliseconds, pgbench_tps, write_results
-from cli.stack import Stack, temporary_folder
+from bench.support import Clock, milliseconds, pgbench_tps, running_stack, write_results
 from libs.config import Settings
 from libs.identity import SERVICE_SCOPE, mint_token
 from libs.ids import new_id
@@ -159,15 +158,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="how long each measurement takes")
     seconds = parser.parse_args().seconds
     collect_garbage_rarely()
-    with temporary_folder("trade-engine-bench-") as folder:
-        stack = Stack(folder, private_ports=True, log_dir=folder / "logs", services=("wallet",))
-        try:
-            stack.start()
-            before = pgbench_tps(stack.postgres, clients=CLIENTS, seconds=seconds)
-            figures = uvloop.run(measure(stack.settings(), seconds))
-            after = pgbench_tps(stack.postgres, clients=CLIENTS, seconds=seconds)
-        finally:
-            stack.stop()
+    with running_stack(services=("wallet",)) as stack:
+        before = pgbench_tps(stack.postgres, clients=CLIENTS, seconds=seconds)
+        figures = uvloop.run(measure(stack.settings(), seconds))
+        after = pgbench_tps(stack.postgres, clients=CLIENTS, seconds=seconds)
     tps = (before + after) / 2
     keys = {
         "reserve_release_vs_pgbench": round(figures["reserve_release_per_s"] / tps, 2),
