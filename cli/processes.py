@@ -1,7 +1,8 @@
 """Child processes that never outlive us."""
 
 import contextlib
-import secrets
+import itertools
+import random
 import signal
 import socket
 import subprocess
@@ -12,19 +13,20 @@ from cli import launch
 
 # Linux takes 32768 and up for outgoing connections, unless told otherwise.
 PORTS = range(15_000, 32_000)
+_in_turn = itertools.cycle(random.SystemRandom().sample(PORTS, k=len(PORTS)))
 
 
 def free_port() -> int:
-    """A port nobody listens on now.
+    """A port nobody listens on now, and none that was given before: whoever got that one may not listen yet.
 
     Below the range that the system takes the near ends of outgoing connections from: one of those may come and go on any
-    port of that range before its server listens.
+    port of that range before its server listens. Raises OSError where none is free.
     """
-    while True:
-        port = secrets.choice(PORTS)
+    for port in itertools.islice(_in_turn, len(PORTS)):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
+    raise OSError(f"no port is free between {PORTS.start} and {PORTS.stop - 1}")
 
 
 def end_process(process: subprocess.Popen[bytes] | None, number: signal.Signals, timeout_s: float) -> None:

@@ -29,6 +29,7 @@ STOP_TIMEOUT_S = 15.0
 RESTART_AFTER_S = 0.5
 RESTART_AFTER_MAX_S = 10.0
 LIVED_LONG_S = 30.0
+LAST_WORDS_CHARACTERS = 1_000
 
 
 class StackError(Exception):
@@ -211,8 +212,11 @@ class Stack:
             if is_healthy(self.settings(), name):
                 return
             time.sleep(0.05)
-        where = f"; its log is {self.log_dir / f'{name}.log'}" if self.log_dir else ""
-        raise StackError(f"{name} is not healthy after {timeout_s:.0f} s{where}")
+        said = ""
+        if self.log_dir is not None:
+            path = self.log_dir / f"{name}.log"
+            said = f"; its log, {path}, ends with:\n{path.read_text(errors='replace')[-LAST_WORDS_CHARACTERS:]}"
+        raise StackError(f"{name} is not healthy after {timeout_s:.0f} s{said}")
 
     def _servers(self, configured: Settings) -> dict[str, str]:
         environment = {}
