@@ -49,17 +49,20 @@ class Follower:
         async with asyncio.TaskGroup() as group:
             while True:
                 try:
-                    for symbol in await self._sources.symbols():
-                        if symbol not in self.charts:
-                            self.charts[symbol] = chart = await self._store.chart(symbol)
-                            self._stored[symbol] = chart.last_sequence
-                            group.create_task(self._follow(symbol, chart))
-                            group.create_task(self._mirrors.follow_book(symbol))
-                            group.create_task(self._mirrors.follow_trades(symbol))
+                    new = [symbol for symbol in await self._sources.symbols() if symbol not in self.charts]
+                    charts = {symbol: await self._store.chart(symbol) for symbol in new}
                 except (RefusedError, *DatabaseAway) as error:
                     log.warning("markets unknown", error=f"{type(error).__name__}: {error}")
                     await asyncio.sleep(_RETRY_S)
                     continue
+                # All at once: while some were known and some not, a market that there is would be called unknown.
+                for symbol, chart in charts.items():
+                    self.charts[symbol] = chart
+                    self._stored[symbol] = chart.last_sequence
+                    self._mirrors.expect(symbol)
+                    group.create_task(self._follow(symbol, chart))
+                    group.create_task(self._mirrors.follow_book(symbol))
+                    group.create_task(self._mirrors.follow_trades(symbol))
                 await asyncio.sleep(SYMBOLS_EVERY_S)
 
     async def keep(self) -> None:

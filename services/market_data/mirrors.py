@@ -37,10 +37,14 @@ class Mirrors:
         self._told: dict[str, bool] = {}  # by market: whether its matcher has told its book
         self._trades: TradeHub[matcher_pb2.PublicTrade] = TradeHub(subscribers_max=subscribers_max)
 
-    async def follow_book(self, symbol: str) -> None:
-        """Keep one book until cancelled."""
-        book, sequence = MirrorBook(), 0
+    def expect(self, symbol: str) -> None:
+        """A market that is about to be followed: known, but not told yet."""
         self._told.setdefault(symbol, False)
+        self._trades.load(symbol, 0)
+
+    async def follow_book(self, symbol: str) -> None:
+        """Keep one book, of an expected market, until cancelled."""
+        book, sequence = MirrorBook(), 0
         while True:
             try:
                 async for update in self._sources.book(symbol, self._depth, after_sequence=sequence):
@@ -54,9 +58,8 @@ class Mirrors:
             await asyncio.sleep(_RETRY_S)
 
     async def follow_trades(self, symbol: str) -> None:
-        """Keep one market's newest trades until cancelled."""
+        """Keep an expected market's newest trades until cancelled."""
         last = 0
-        self._trades.load(symbol, last)
         while True:
             try:
                 async for trades in self._sources.newest_trades(symbol, after_sequence=last):

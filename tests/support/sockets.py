@@ -63,6 +63,7 @@ class SocketBook:
         self.snapshots = 0
 
     def take(self, message: dict[str, Any]) -> None:
+        assert "error" not in message, message
         if message["type"] == "snapshot":
             self.sides = {"asks": {}, "bids": {}}
             self.snapshots += 1
