@@ -1,6 +1,7 @@
-"""Micro-batching: everything that waits goes into the next batch, one batch is in flight, an idle system adds no wait.
+"""Micro-batching: everything that waits goes into the next batch, and an idle system adds no wait.
 
-Measured (DESIGN.md section 9): several batches in flight make more and smaller ones, and lose.
+Measured: several batches in flight make more and smaller ones, and lose; unless the second begins only when so much waits
+that it is a large one, too.
 """
 
 import asyncio
@@ -21,6 +22,9 @@ class Batcher(Generic[Item, Result]):
     `handle` gets 1 to `max_items` items and returns one result per item in the same order. A call's items are never
     split over two batches, so a call may bring at most `max_items`. If `handle` raises, every caller of that batch gets
     the exception and the next batch goes on, unless it is one of `fatal`, which also ends `run`.
+
+    As many batches are in flight as `run` runs. One begins beside another only when at least `beside_from` items wait;
+    `handle` is entered in the order they came, and has to keep that order itself.
     """
 
     def __init__(
@@ -30,15 +34,18 @@ class Batcher(Generic[Item, Result]):
         name: str,
         max_items: int,
         max_waiting: int,
+        beside_from: int = 1,
         fatal: tuple[type[BaseException], ...] = (),
     ) -> None:
         self._handle = handle
         self._max_items = max_items
         self._max_waiting = max_waiting
+        self._beside_from = beside_from
         self._fatal = fatal
         self._calls: deque[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = deque()
         self._waiting = 0
-        self._wake = asyncio.Event()
+        self._in_flight = 0
+        self._may_begin = asyncio.Event()
         self._batch_items = BATCH_ITEMS.labels(name)
         self._queue_items = QUEUE_ITEMS.labels(name)
         self._name = name
@@ -55,7 +62,7 @@ class Batcher(Generic[Item, Result]):
         done: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
         self._calls.append((items, done))
         self._waiting += len(items)
-        self._wake.set()
+        self._note()
         return done
 
     async def submit(self, items: Sequence[Item]) -> Sequence[Result]:
@@ -70,7 +77,9 @@ class Batcher(Generic[Item, Result]):
         """Serve until cancelled; whoever still waits then is cancelled too."""
         try:
             while True:
-                await self._wake.wait()
+                await self._may_begin.wait()
+                if not self._may_begin.is_set():  # another run was quicker
+                    continue
                 calls, items = self._take()
                 if calls:
                     await self._serve(calls, items)
@@ -88,15 +97,16 @@ class Batcher(Generic[Item, Result]):
             if not call[1].done():  # a caller that gave up while waiting is left out: nothing of it has begun
                 calls.append(call)
                 items.extend(call[0])
-        if not self._calls:
-            self._wake.clear()
         self._queue_items.set(self._waiting)
+        self._note()
         return calls, items
 
     async def _serve(
         self, calls: list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]], items: list[Item]
     ) -> None:
         self._batch_items.observe(len(items))
+        self._in_flight += 1
+        self._note()
         try:
             results = await self._handle(items)
         except BaseException as error:
@@ -109,6 +119,9 @@ class Batcher(Generic[Item, Result]):
             if isinstance(error, self._fatal) or not isinstance(error, Exception):
                 raise
             return
+        finally:
+            self._in_flight -= 1
+            self._note()
         assert len(results) == len(items), "one result per item"
         start = 0
         for call_items, done in calls:
@@ -116,3 +129,10 @@ class Batcher(Generic[Item, Result]):
             if not done.done():
                 done.set_result(results[start:end])
             start = end
+
+    def _note(self) -> None:
+        """Wake who begins batches where one may begin."""
+        if self._calls and (not self._in_flight or self._waiting >= self._beside_from):
+            self._may_begin.set()
+        else:
+            self._may_begin.clear()

@@ -21,7 +21,7 @@ from services.order_gateway.amending import Amender
 from services.order_gateway.clients import MatcherClient, SettlementClient
 from services.order_gateway.conversation import Conversations
 from services.order_gateway.desk import Desk
-from services.order_gateway.intake import Intake
+from services.order_gateway.intake import BATCHES_IN_FLIGHT, BESIDE_FROM_ITEMS, Intake
 from services.order_gateway.key_desk import ApiKeyService
 from services.order_gateway.key_store import KeyStore
 from services.order_gateway.rates import OrderRate
@@ -59,7 +59,9 @@ async def main(settings: Settings) -> None:
         for shard in range(settings.matcher.shards)
     ])  # fmt: skip
     flow = Intake(store=store, wallet=wallet, matcher=matcher, patience_s=PATIENCE_S)
-    intake = Batcher(flow.process, name="gateway", max_items=mine.batch_max, max_waiting=mine.queue_max)
+    intake = Batcher(
+        flow.process, name="gateway", max_items=mine.batch_max, max_waiting=mine.queue_max, beside_from=BESIDE_FROM_ITEMS
+    )  # fmt: skip
     amender = Amender(store=store, wallet=wallet, matcher=matcher, flow=flow, intake=intake)
     queue = order_status_queue()
     updates = UpdateConsumer(
@@ -99,8 +101,9 @@ async def main(settings: Settings) -> None:
     api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server(keys, server.grpc)
     await server.start()
     await serve_until_stopped(
-        intake.run(), updates.run(), streams.run(), resolver.run(), sessions.run(), stop=server.until_stopped()
-    )
+        *(intake.run() for _ in range(BATCHES_IN_FLIGHT)), updates.run(), streams.run(), resolver.run(), sessions.run(),
+        stop=server.until_stopped(),
+    )  # fmt: skip
     await matcher.close()
     await settlement_channel.close()
     await wallet_channel.close()

@@ -19,7 +19,8 @@ from libs.reasons import PASSING, Reason, Refused, RefusedError
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import OrderRequest, admit_amend, needs_reference_price
 from services.order_gateway.core.records import Amendment, Intent, OrderRow
-from services.order_gateway.intake import Answer, Change, Done, Intake, Item
+from services.order_gateway.intake import Intake
+from services.order_gateway.items import Answer, Change, Done, Item
 from services.order_gateway.store import OrderStore
 from services.order_gateway.wire import increase_request
 

@@ -13,7 +13,7 @@ from libs.rpc.server import current_caller
 from services.order_gateway import desk
 from services.order_gateway.amending import Amender
 from services.order_gateway.desk import Desk
-from services.order_gateway.intake import Answer, Change, Item, Place
+from services.order_gateway.items import Answer, Change, Item, Place
 from services.order_gateway.sessions import Sessions
 
 IN_FLIGHT_MAX = 1000

@@ -12,7 +12,7 @@ from libs.rpc.server import current_caller
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import Reservation, admit, needs_reference_price
 from services.order_gateway.core.records import Amendment, OrderRow
-from services.order_gateway.intake import Change, Place
+from services.order_gateway.items import Change, Place
 from services.order_gateway.rates import OrderRate
 from services.order_gateway.wire import amendment_from, order_named, order_request
 

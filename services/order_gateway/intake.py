@@ -1,12 +1,16 @@
-"""An order's way: record, reserve, submit, release, answer; a batch at a time, everything waiting in the next.
+"""An order's way: record, reserve, submit, release, answer; everything that waits in the next batch.
+
+Two batches may be under way, in different steps: a step is entered in the order of the batches, by one at a time, so that
+what was asked first is done first.
 
 Each step is idempotent by the order's id, so that a step whose outcome is unknown is simply done again: here while the
 caller waits, by the caller's own repeat, or in the end by the resolver.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 from exchange.common.v1 import order_pb2
@@ -20,10 +24,11 @@ from libs.clients.wallet import WalletClient
 from libs.db.pool import DatabaseAway
 from libs.orders import Status
 from libs.reasons import Reason, Refused, RefusedError
-from libs.tracing import trace, traced
+from libs.tracing import traced
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import difference
-from services.order_gateway.core.records import Amendment, OrderRow
+from services.order_gateway.core.records import OrderRow
+from services.order_gateway.items import Answer, Batch, Change, Done, Item, Place
 from services.order_gateway.store import OrderStore, StateChange
 from services.order_gateway.wire import (
     amend_command,
@@ -36,6 +41,9 @@ from services.order_gateway.wire import (
 )
 
 KNOWN_MAX = 200_000
+BATCHES_IN_FLIGHT = 2
+# The second begins when this much waits: smaller ones cost more than what the first one's waiting leaves free.
+BESIDE_FROM_ITEMS = 100
 
 log = structlog.get_logger()
 RELEASES_REFUSED = Counter("releases_refused_total", "Releases that the wallet refused: always a fault of ours")
@@ -46,74 +54,8 @@ STEP_SECONDS = Histogram(
 PLACED = Counter("orders_placed_total", "Orders recorded", ["symbol", "type", "side"])
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Place this order; what is in it has been admitted."""
-
-    order: OrderRow
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Cancel an order, or amend it; what an amend needs is reserved by now. Named by one of the two ids.
-
-    `reserved_total` and `only_less` are the matcher's AmendOrder's.
-    """
-
-    user_id: str
-    order_id: str
-    client_order_id: str
-    amendment: Amendment | None  # None: cancel
-    reserved_total: int = 0
-    only_less: bool = False
-
-
-Item = Place | Change
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The order after it, and its fills on entry."""
-
-    order: order_pb2.Order
-    fills: Sequence[order_pb2.Fill] = ()
-
-
-Answer = Done | Refused
-
-
-class _Work:
-    """A batch under way: what each item became, and what is left to do for it."""
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.items = items
-        self.answers: list[Answer | None] = [None] * len(items)
-        self.orders: list[OrderRow | None] = [None] * len(items)
-        # A repeat within the batch waits for the item that came first.
-        self.follows: dict[int, int] = {}
-
-    def open(self, kind: type[Item]) -> list[int]:
-        """Items of a kind that are neither answered nor following another."""
-        return [
-            number
-            for number, item in enumerate(self.items)
-            if isinstance(item, kind) and self.answers[number] is None and number not in self.follows
-        ]
-
-    def order_ids(self) -> Iterator[str]:
-        """The orders that are known by now."""
-        return (order.order_id for order in self.orders if order is not None)
-
-    def trace(self) -> None:
-        """The span that everything about a new order hangs on, from when it was admitted."""
-        for item in self.items:
-            if isinstance(item, Place):
-                started_ns = int(item.order.created_at.timestamp() * 1_000_000_000)
-                trace("order", item.order.order_id, started_ns, is_root=True, symbol=item.order.request.symbol)
-
-
 class Intake:
-    """Takes batches of items through the steps. One batch at a time."""
+    """Takes batches of items through the steps."""
 
     def __init__(self, *, store: OrderStore, wallet: WalletClient, matcher: MatcherClient, patience_s: float) -> None:
         self._patience_s = patience_s
@@ -123,38 +65,41 @@ class Intake:
         # Orders this process has seen: for cancels by client id, and to know what has been released.
         self._known: dict[tuple[str, str], OrderRow] = {}
         self._released: dict[str, int] = {}
-        self._under_way: set[str] = set()
+        self._under_way: dict[Batch, set[str]] = {}  # the orders that are recorded
         self._finished = asyncio.Event()
+        # An asyncio lock is taken in the order in which it was asked for.
+        self._recording, self._reserving, self._submitting, self._finishing = (asyncio.Lock() for _ in range(4))
 
     def released(self, order_id: str) -> int:
         """How many releases of an order this process has carried to the wallet."""
         return self._released.get(order_id, 0)
 
     async def settled_down(self, order_ids: set[str]) -> None:
-        """Wait until the batch under way, if it touches these orders, has been answered."""
-        while not self._under_way.isdisjoint(order_ids):
+        """Wait until batches under way that touch these orders have been answered."""
+        while not all(under_way.isdisjoint(order_ids) for under_way in self._under_way.values()):
             await self._finished.wait()
 
     async def process(self, items: Sequence[Item]) -> Sequence[Answer]:
         """One answer per item, in order. Raises RefusedError where the outcome of the whole batch is unknown."""
-        work = _Work(items)
+        work = Batch(items)
+        self._under_way[work] = set()
         try:
-            with STEP_SECONDS.labels("record").time(), traced("gateway.record", work.order_ids):
+            async with self._step("record", self._recording, work):
                 await self._patiently(self._record, work)
                 await self._patiently(self._look_up, work)
-            self._under_way = {order.order_id for order in work.orders if order is not None}
-            with STEP_SECONDS.labels("reserve").time(), traced("gateway.reserve", work.order_ids):
+            self._under_way[work].update(work.order_ids())
+            async with self._step("reserve", self._reserving, work):
                 await self._reserve(work)
-            with STEP_SECONDS.labels("submit").time(), traced("gateway.submit", work.order_ids):
+            async with self._step("submit", self._submitting, work):
                 updates = await self._submit(work)
-            with STEP_SECONDS.labels("finish").time(), traced("gateway.finish", work.order_ids):
+            async with self._step("finish", self._finishing, work):
                 await self.record_updates(updates)
             work.trace()
         except DatabaseAway as error:
             log.warning("database away", error=f"{type(error).__name__}: {error}")
             raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"})) from error
         finally:
-            self._under_way = set()
+            del self._under_way[work]
             self._finished.set()
             self._finished = asyncio.Event()
         for follower, leader in work.follows.items():
@@ -162,7 +107,14 @@ class Intake:
         assert None not in work.answers, "every item is answered"
         return [answer for answer in work.answers if answer is not None]
 
-    async def _patiently(self, step: Callable[[_Work], Awaitable[None]], work: _Work) -> None:
+    @contextlib.asynccontextmanager
+    async def _step(self, name: str, turn: asyncio.Lock, work: Batch) -> AsyncIterator[None]:
+        """One step of one batch, in its turn."""
+        async with turn:
+            with STEP_SECONDS.labels(name).time(), traced(f"gateway.{name}", work.order_ids):
+                yield
+
+    async def _patiently(self, step: Callable[[Batch], Awaitable[None]], work: Batch) -> None:
         """Do a step again while the database is away, so that what waits behind this batch does not overtake it."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(DatabaseAway), stop=stop_after_delay(self._patience_s), wait=wait_fixed(0.3),
@@ -171,22 +123,22 @@ class Intake:
             with attempt:
                 await step(work)
 
-    async def _record(self, work: _Work) -> None:
+    async def _record(self, work: Batch) -> None:
         """Step 1: every new order becomes a row before anything else happens. A repeat finds the row of the first."""
         leaders: dict[tuple[str, str], int] = {}
         for number in work.open(Place):
-            order = _placed(work.items[number])
+            order = work.placed(number)
             leader = leaders.setdefault((order.user_id, order.client_order_id), number)
             if leader != number:
                 self._follow(work, number, leader)
         if not leaders:
             return
-        wanted = [_placed(work.items[number]) for number in leaders.values()]
+        wanted = [work.placed(number) for number in leaders.values()]
         inserted = await self._store.insert_pending(wanted)
-        repeated = [key for key, number in leaders.items() if _placed(work.items[number]).order_id not in inserted]
+        repeated = [key for key, number in leaders.items() if work.placed(number).order_id not in inserted]
         before = await self._store.by_client_ids(repeated) if repeated else {}
         for key, number in leaders.items():
-            order = _placed(work.items[number])
+            order = work.placed(number)
             if order.order_id in inserted:
                 work.orders[number] = order
                 request = order.request
@@ -196,8 +148,8 @@ class Intake:
                 work.orders[number] = replace(before[key], session=order.session)
             self._remember(key, before.get(key, order))
 
-    def _follow(self, work: _Work, number: int, leader: int) -> None:
-        field = difference(_placed(work.items[number]).request, _placed(work.items[leader]).request)
+    def _follow(self, work: Batch, number: int, leader: int) -> None:
+        field = difference(work.placed(number).request, work.placed(leader).request)
         if field:
             work.answers[number] = _key_reused(field)
         else:
@@ -214,11 +166,11 @@ class Intake:
             return Refused(before.reason, field="quantity", detail={"order_id": before.order_id})
         return Done(apply_update(before, None))
 
-    async def _look_up(self, work: _Work) -> None:
+    async def _look_up(self, work: Batch) -> None:
         """Find the orders that cancels and amends name."""
         missing_keys, missing_ids = set(), set()
         for number in work.open(Change):
-            item = _change(work.items[number])
+            item = work.change(number)
             if item.client_order_id and (item.user_id, item.client_order_id) not in self._known:
                 missing_keys.add((item.user_id, item.client_order_id))
             elif item.order_id:
@@ -226,7 +178,7 @@ class Intake:
         by_key = await self._store.by_client_ids(missing_keys) if missing_keys else {}
         by_id = await self._store.by_ids(missing_ids) if missing_ids else {}
         for number in work.open(Change):
-            item = _change(work.items[number])
+            item = work.change(number)
             key = (item.user_id, item.client_order_id)
             order = by_id.get(item.order_id) if item.order_id else self._known.get(key) or by_key.get(key)
             if order is None or order.user_id != item.user_id:
@@ -235,12 +187,15 @@ class Intake:
             else:
                 work.orders[number] = order
 
-    async def _reserve(self, work: _Work) -> None:
+    async def _reserve(self, work: Batch) -> None:
         """Step 2: hold the money. An order whose money is not there is REJECTED, and its caller told why."""
+        repeats = [number for number in work.open(Place) if work.found(number) is not work.placed(number)]
+        if repeats:
+            await self._patiently(lambda _: self._look_again(work, repeats), work)
         numbers = work.open(Place)
         if not numbers:
             return
-        orders = [_found(work, number) for number in numbers]
+        orders = [work.found(number) for number in numbers]
         results = await self._wallet.reserve([reserve_request(order) for order in orders])
         rejected: list[StateChange] = []
         for number, order, result in zip(numbers, orders, results, strict=True):
@@ -252,16 +207,22 @@ class Intake:
         if rejected:
             await self._patiently(lambda _: self._store.update(rejected, flush=True), work)
 
-    async def _submit(self, work: _Work) -> list[order_events_pb2.OrderUpdate]:
+    async def _look_again(self, work: Batch, repeats: Sequence[int]) -> None:
+        """See what the batch before has made of an order that is placed again here: a rejected one must get no money."""
+        recorded = await self._store.by_ids([work.found(number).order_id for number in repeats])
+        for number in repeats:
+            work.answers[number] = self._repeat(work.placed(number), recorded[work.found(number).order_id])
+
+    async def _submit(self, work: Batch) -> list[order_events_pb2.OrderUpdate]:
         """Step 3: the matcher decides. Returns the newest state of each order, to be recorded before the answer."""
         numbers = sorted(work.open(Place) + work.open(Change))
         if not numbers:
             return []
-        commands = [_command(work.items[number], _found(work, number)) for number in numbers]
+        commands = [_command(work.items[number], work.found(number)) for number in numbers]
         results = await self._matcher.submit(commands)
         updates: dict[str, order_events_pb2.OrderUpdate] = {}
         for number, result in zip(numbers, results, strict=True):
-            order = _found(work, number)
+            order = work.found(number)
             if isinstance(result, Refused):
                 work.answers[number] = result
                 continue
@@ -338,22 +299,6 @@ class Intake:
         for update in updates:
             if update.releases:
                 self._released[update.order_id] = max(len(update.releases), self.released(update.order_id))
-
-
-def _placed(item: Item) -> OrderRow:
-    assert isinstance(item, Place)
-    return item.order
-
-
-def _change(item: Item) -> Change:
-    assert isinstance(item, Change)
-    return item
-
-
-def _found(work: _Work, number: int) -> OrderRow:
-    order = work.orders[number]
-    assert order is not None, "open items have their order by now"
-    return order
 
 
 def _key_reused(field: str) -> Refused:

@@ -18,7 +18,8 @@ from services.order_gateway.amending import Amender
 from services.order_gateway.clients import MatcherClient, SettlementClient
 from services.order_gateway.conversation import Conversations
 from services.order_gateway.desk import Desk
-from services.order_gateway.intake import Answer, Change, Done, Intake, Item, Place
+from services.order_gateway.intake import Intake
+from services.order_gateway.items import Answer, Change, Done, Item, Place
 from services.order_gateway.store import OrderStore
 from services.order_gateway.streams import OrderStreams
 from services.order_gateway.wire import apply_update, orders_message

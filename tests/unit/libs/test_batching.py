@@ -26,14 +26,20 @@ class Recorder:
 
 
 @contextlib.asynccontextmanager
-async def running(recorder: Recorder, **limits) -> AsyncIterator[Batcher[int, int]]:
+async def running(recorder: Recorder, *, runs: int = 1, **limits) -> AsyncIterator[Batcher[int, int]]:
     options = {"max_items": 5, "max_waiting": 10, **limits}
     batcher: Batcher[int, int] = Batcher(recorder.handle, name="test", **options)
-    task = asyncio.create_task(batcher.run())
+    tasks = [asyncio.create_task(batcher.run()) for _ in range(runs)]
     yield batcher
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def a_moment() -> None:
+    """Let everything run that can."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def test_an_idle_batcher_serves_one_at_once() -> None:
@@ -112,3 +118,29 @@ async def test_stopping_cancels_who_waits() -> None:
     for future in waiting:
         with pytest.raises(asyncio.CancelledError):
             await future
+
+
+async def test_a_batch_begins_beside_another_only_when_enough_waits() -> None:
+    recorder = Recorder()
+    recorder.gate.clear()
+    async with running(recorder, runs=2, beside_from=3) as batcher:
+        futures = [batcher.enqueue([1])]
+        await a_moment()
+        futures += [batcher.enqueue([2]), batcher.enqueue([3])]
+        await a_moment()
+        assert recorder.batches == [[1]], "two are not worth a batch of their own"
+        futures.append(batcher.enqueue([4]))
+        await a_moment()
+        assert recorder.batches == [[1], [2, 3, 4]]
+        futures.append(batcher.enqueue([5, 6, 7]))
+        await a_moment()
+        assert recorder.batches == [[1], [2, 3, 4]], "never more in flight than it runs"
+        recorder.gate.set()
+        assert [await future for future in futures] == [[10], [20], [30], [40], [50, 60, 70]]
+
+
+async def test_an_idle_batcher_that_runs_twice_serves_one_at_once() -> None:
+    recorder = Recorder()
+    async with running(recorder, runs=2, beside_from=3) as batcher:
+        assert [await batcher.submit_one(number) for number in (1, 2)] == [10, 20]
+        assert recorder.batches == [[1], [2]]
