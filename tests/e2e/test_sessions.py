@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 from exchange.common.v1 import order_pb2
-from exchange.gateway.v1 import order_gateway_pb2_grpc, trading_session_pb2
+from exchange.gateway.v1 import order_gateway_pb2_grpc, order_requests_pb2, trading_session_pb2
 
 from cli.processes import free_port
 from libs.ids import new_id
@@ -131,6 +131,34 @@ async def test_what_was_sent_last_does_not_slip_through(engine: Engine) -> None:
         return rows[0]["n"] == 0
 
     await until(nothing_is_open)
+    assert (await engine.balances(user))["USDT"] == ("100000", "0")
+
+
+async def test_requests_about_one_order_take_effect_as_they_came(engine: Engine) -> None:
+    """Placed, raised twice, lowered and cancelled, no answer being waited for; a raise needs money first."""
+    user = await engine.user(USDT="100000")
+    call = engine.gateway.TradingSession(metadata=engine.service)
+    numbers = range(20)
+    wanted = []
+
+    async def send(**request) -> None:
+        await call.write(Request(request_id=len(wanted), **request))
+
+    for number in numbers:
+        named = {"user_id": user, "client_order_id": f"raised-{number}"}
+        await send(place=order_from("BUY 0.1 @ 100", symbol="BTC/USDT", **named))
+        wanted.append((OPEN, "0.1", "100"))
+        for change in ({"quantity": "0.3"}, {"price": "150"}, {"quantity": "0.2"}):
+            await send(amend=order_requests_pb2.AmendOrderRequest(**named, **change))
+            wanted.append((OPEN, change.get("quantity", "0.3"), "100" if change == {"quantity": "0.3"} else "150"))
+        await send(cancel=order_requests_pb2.CancelOrderRequest(**named))
+        wanted.append((CANCELLED, "0.2", "150"))
+    answers = [await call.read() for _ in wanted]
+    call.cancel()
+    assert [answer.request_id for answer in answers] == list(range(len(wanted)))
+    assert not [answer.error.message for answer in answers if answer.HasField("error")]
+    told = [(answer.order.status, answer.order.quantity, answer.order.price) for answer in answers]
+    assert told == wanted
     assert (await engine.balances(user))["USDT"] == ("100000", "0")
 
 
