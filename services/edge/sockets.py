@@ -92,6 +92,7 @@ class Socket:
                     task.cancel()
             case "cancelAll":
                 admit(access_rule(_CANCEL_ALL), self._origin.caller)
+                await self._trader.all_answered()  # what was sent before it is cancelled, too
                 request = message_of_type(_CANCEL_ALL.input_type, _params(message))
                 if self._origin.caller is not None:
                     request.user_id = self._origin.caller.acting_for(request.user_id)

@@ -42,6 +42,8 @@ class SocketTrader:
         self._reading: asyncio.Task[None] | None = None
         self._number = 0
         self._waiting: dict[int, tuple[str, RequestId]] = {}
+        self._all_answered = asyncio.Event()
+        self._all_answered.set()
 
     async def submit(self, operation: str, request_id: RequestId, params: dict[str, Any]) -> None:
         """Send one request; its answer comes by itself. Raises RefusedError; then nothing was sent."""
@@ -54,12 +56,17 @@ class SocketTrader:
             self._reading = asyncio.create_task(self._read(self._call))
         self._number += 1
         self._waiting[self._number] = operation, request_id
+        self._all_answered.clear()
         request = trading_session_pb2.TradingSessionRequest(request_id=self._number)
         getattr(request, operation).CopyFrom(message)
         try:
             await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             log.debug("session ended while a request was written")  # the reader tells why, to all that wait
+
+    async def all_answered(self) -> None:
+        """Wait until nothing that was submitted is under way."""
+        await self._all_answered.wait()
 
     async def close(self) -> None:
         """End the session; its options say what becomes of its orders."""
@@ -74,12 +81,16 @@ class SocketTrader:
             async for response in call:
                 operation, request_id = self._waiting.pop(response.request_id)
                 await self._answer(_content(operation, request_id, response))
+                if not self._waiting:
+                    self._all_answered.set()
         except grpc.aio.AioRpcError as error:
             refused = refused_from_call(error, dependency="order gateway").refused
         self._call = None
         waiting, self._waiting = self._waiting, {}
         for operation, request_id in waiting.values():
             await self._answer(refusal(operation, request_id, refused))
+        if not self._waiting:
+            self._all_answered.set()
 
 
 def refusal(operation: str, request_id: RequestId, refused: Refused) -> dict[str, Any]:

@@ -51,6 +51,19 @@ async def test_many_requests_under_way_are_each_answered_once(engine: Engine) ->
     assert await engine.balances(user) == {"USDT": ("5000", "5000")}
 
 
+async def test_cancel_all_means_what_was_sent_before_it(engine: Engine) -> None:
+    user = await engine.user(USDT="10000")
+    async with SocketClient(engine, user) as client:
+        for number in range(40):
+            await client.send(op="place", id=number, params={**LIMIT, "clientOrderId": f"before-{number}"})
+        await client.send(op="cancelAll", id="all", params={})
+        await client.send(op="place", id="after", params={**LIMIT, "clientOrderId": "after"})
+        assert len((await client.receive(id="all"))["orderIds"]) == 40
+        assert (await client.receive(id="after"))["order"]["status"] == "ORDER_STATUS_OPEN"
+        assert await engine.balances(user) == {"USDT": ("9900", "100")}
+        await client.ask(op="cancelAll", id="end", params={})
+
+
 async def test_a_socket_may_take_its_orders_with_it(engine: Engine) -> None:
     user = await engine.user(USDT="1000")
     async with SocketClient(engine, user) as client:
