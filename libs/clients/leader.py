@@ -35,26 +35,33 @@ class ShardLeader:
         self._address = ""
         self._looking = asyncio.Lock()
         self._seen = 0.0, ""
+        self._is_away = False  # as its last call found, with all patience
         self._channel: grpc.aio.Channel | None = None
         self._stub: matcher_pb2_grpc.MatcherServiceAsyncStub | None = None
 
     async def call(self, method: str, request: object) -> Any:
         """The response, for requests that may be sent again.
 
-        Raises RefusedError; a passing fault after `patience_s`, with the outcome unknown.
+        Raises RefusedError; a passing fault after `patience_s`, with the outcome unknown. A shard that is away has used up
+        its patience until it answers again: it would keep waiting who also has business with others.
         """
         retrying = AsyncRetrying(
             retry=retry_if_exception(_is_passing),
-            stop=stop_after_delay(self._patience_s),
+            stop=stop_after_delay(0 if self._is_away else self._patience_s),
             wait=wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05),
             reraise=True,
         )
-        async for attempt in retrying:
-            with attempt:
-                if attempt.retry_state.attempt_number > 1 or self._stub is None:
-                    await self._find()
-                return await self._while_it_leads(self._peer.call(getattr(self._stub, method), request))
-        raise AssertionError("tenacity returns or raises")
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    if attempt.retry_state.attempt_number > 1 or self._stub is None or self._is_away:
+                        await self._find()
+                    answer = await self._while_it_leads(self._peer.call(getattr(self._stub, method), request))
+        except RefusedError as error:
+            self._is_away = _is_passing(error)
+            raise
+        self._is_away = False
+        return answer
 
     async def stream(self, method: str, request: object, *, timeout_s: float) -> AsyncIterator[Any]:
         """The responses of a server stream that ends within `timeout_s`; not tried again. Raises RefusedError."""

@@ -4,16 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
+import structlog
 from exchange.matcher.v1 import book_pb2, matcher_pb2
 from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
 
 from libs.clients.leader import ShardLeader
 from libs.money import parse_units
+from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.client import Peer
 from libs.rpc.errors import refused_from_call
 from services.market_data.core.chart import Tick
 
 PublicTrade = matcher_pb2.PublicTrade
+
+log = structlog.get_logger()
 
 
 class Sources:
@@ -24,14 +28,18 @@ class Sources:
         self._settlement = settlement_pb2_grpc.SettlementServiceStub(settlement)
         self._peer = peer
         self._shard_of: dict[str, ShardLeader] = {}
+        self._untold = set(leaders)
+
+    @property
+    def all_told(self) -> bool:
+        """Whether every shard has told its markets: before that one that is not known may well exist."""
+        return not self._untold
 
     async def symbols(self) -> list[str]:
-        """Every market. Raises RefusedError where a shard does not answer."""
-        answers = await asyncio.gather(
-            *(leader.call("ListSymbols", matcher_pb2.ListSymbolsRequest()) for leader in self._leaders)
-        )
-        for leader, answer in zip(self._leaders, answers, strict=True):
-            self._shard_of |= {symbol.symbol: leader for symbol in answer.symbols}
+        """Every market that was ever told. Raises RefusedError where none was."""
+        await asyncio.gather(*(self._ask(leader) for leader in self._leaders))
+        if not self._shard_of:
+            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
         return sorted(self._shard_of)
 
     async def book(
@@ -69,3 +77,12 @@ class Sources:
         """Close the channels to the matchers."""
         for leader in self._leaders:
             await leader.close()
+
+    async def _ask(self, leader: ShardLeader) -> None:
+        try:
+            answer: matcher_pb2.ListSymbolsResponse = await leader.call("ListSymbols", matcher_pb2.ListSymbolsRequest())
+        except RefusedError as error:
+            log.warning("markets are not told", shard=leader.shard, error=str(error))
+            return
+        self._shard_of |= {symbol.symbol: leader for symbol in answer.symbols}
+        self._untold.discard(leader)

@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from libs.db.pool import DatabaseAway
-from libs.reasons import RefusedError
+from libs.reasons import Reason, Refused, RefusedError
 from services.market_data.clients import Sources
 from services.market_data.core.chart import Candle, Chart, Interval
 from services.market_data.mirrors import Mirrors
@@ -44,6 +44,12 @@ class Follower:
         self.charts = charts
         self._stored: dict[str, int] = {}
 
+    def is_known(self, symbol: str) -> bool:
+        """Whether there is such a market. Raises RefusedError(DEPENDENCY_UNAVAILABLE) while that cannot be said."""
+        if symbol not in self.charts and not (self.charts and self._sources.all_told):
+            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+        return symbol in self.charts
+
     async def run(self) -> None:
         """Follow all markets, new ones too, until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -63,7 +69,7 @@ class Follower:
                     group.create_task(self._follow(symbol, chart))
                     group.create_task(self._mirrors.follow_book(symbol))
                     group.create_task(self._mirrors.follow_trades(symbol))
-                await asyncio.sleep(SYMBOLS_EVERY_S)
+                await asyncio.sleep(SYMBOLS_EVERY_S if self._sources.all_told else _RETRY_S)
 
     async def keep(self) -> None:
         """Store what has changed, until cancelled."""

@@ -67,8 +67,10 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
         """See the proto."""
         del context
         now_ns = time.time_ns()
-        symbol = self._symbol(request.symbol)
-        charts: dict[str, Chart] = {symbol: self._streams.chart(symbol)} if symbol else self._follower.charts
+        charts: dict[str, Chart] = self._follower.charts
+        if request.symbol or not charts:
+            symbol = self._symbol(request.symbol)
+            charts = {symbol: charts[symbol]}
         return market_data_pb2.ListTickersResponse(
             tickers=[ticker_message(name, chart, now_ns) for name, chart in sorted(charts.items())]
         )
@@ -116,7 +118,8 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
             yield market_data_pb2.StreamCandlesResponse(candle=candle_message(symbol, interval, candle))
 
     def _symbol(self, text: str) -> str:
-        """Raises RefusedError(DEPENDENCY_UNAVAILABLE) while no matcher has told which markets there are."""
-        if not self._follower.charts:
-            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
-        return symbol_name(text)
+        """Raises RefusedError: SYMBOL_UNKNOWN, or DEPENDENCY_UNAVAILABLE while a matcher has not told its markets."""
+        symbol = symbol_name(text)
+        if not self._follower.is_known(symbol):
+            raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]}))
+        return symbol

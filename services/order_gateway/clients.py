@@ -1,10 +1,12 @@
 """The matchers as the gateway calls them: every symbol belongs to one shard. And settlement, for fills."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 
 import grpc.aio
+import structlog
 from exchange.common.v1 import symbol_pb2
 from exchange.matcher.v1 import command_pb2, matcher_pb2
 from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
@@ -17,8 +19,12 @@ from services.order_gateway.core.admission import Filters
 from services.order_gateway.wire import filters_from
 
 FILTERS_KEPT_S = 30.0
+# A shard that is away keeps nobody waiting for the others' symbols.
+TOLD_WITHIN_S = 1.0
 
 Result = command_pb2.CommandResult | Refused
+
+log = structlog.get_logger()
 
 
 class MatcherClient:
@@ -26,26 +32,29 @@ class MatcherClient:
 
     def __init__(self, leaders: Sequence[ShardLeader]) -> None:
         self._leaders = leaders
+        self._told: dict[ShardLeader, Sequence[symbol_pb2.Symbol]] = {}
         self._shard_of: dict[str, ShardLeader] = {}
         self._filters: dict[str, Filters] = {}
-        self._symbols: list[symbol_pb2.Symbol] = []
-        self._filters_until = 0.0
+        self._asking: dict[ShardLeader, asyncio.Task[None]] = {}
+        self._asked_at = -FILTERS_KEPT_S
 
     async def submit(self, commands: Sequence[command_pb2.Command]) -> list[Result]:
         """One result per command, in order. Those of a shard that does not answer are refused, with the outcome unknown.
 
+        So are those of a symbol that no shard has told yet: another shard would take a tombstone for its word.
         Raises RefusedError where symbols are not known yet and no shard tells them.
         """
         if any(_symbol_of(command) not in self._shard_of for command in commands):
-            self._filters_until = 0.0
-            await self.symbols()
+            self._asked_at = -FILTERS_KEPT_S
+            await self._look()
         places: dict[ShardLeader, list[int]] = {}
-        for place, command in enumerate(commands):
-            leader = self._shard_of.get(
-                _symbol_of(command), self._leaders[0]
-            )  # which refuses a symbol it does not know
-            places.setdefault(leader, []).append(place)
         results: list[Result | None] = [None] * len(commands)
+        for place, command in enumerate(commands):
+            leader = self._shard_of.get(_symbol_of(command))
+            if leader is None:
+                results[place] = self._unknown(_symbol_of(command))
+            else:
+                places.setdefault(leader, []).append(place)
         answers = await asyncio.gather(
             *(self._submit_to(leader, [commands[place] for place in mine]) for leader, mine in places.items())
         )
@@ -72,42 +81,64 @@ class MatcherClient:
         return parse_optional(response.price, field="price")
 
     async def filters(self, symbol: str) -> Filters:
-        """A symbol's filters, at most half a minute old. Raises RefusedError(SYMBOL_UNKNOWN)."""
-        await self.symbols()
+        """A symbol's filters, as `symbols` tells them. Raises RefusedError: SYMBOL_UNKNOWN, DEPENDENCY_UNAVAILABLE."""
+        await self._look()
         known = self._filters.get(symbol)
         if known is None:
-            raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]}))
+            raise RefusedError(self._unknown(symbol))
         return known
 
     async def symbols(self) -> list[symbol_pb2.Symbol]:
-        """All symbols by name, at most half a minute old; a shard that is away keeps what it told before.
+        """All symbols by name, at most half a minute old; of a shard that is away those that it told before.
 
         Raises RefusedError where nothing was ever told.
         """
-        if time.monotonic() >= self._filters_until:
-            told = await asyncio.gather(*(self._ask(leader) for leader in self._leaders), return_exceptions=True)
-            faults = [fault for fault in told if isinstance(fault, BaseException)]
-            if faults and (not self._symbols or not isinstance(faults[0], RefusedError)):
-                raise faults[0]
-            for leader, symbols in zip(self._leaders, told, strict=True):
-                if not isinstance(symbols, BaseException):
-                    self._shard_of |= dict.fromkeys((symbol.symbol for symbol in symbols), leader)
-                    self._filters |= {symbol.symbol: filters_from(symbol) for symbol in symbols}
-                    self._symbols = [old for old in self._symbols if self._shard_of.get(old.symbol) is not leader]
-                    self._symbols += symbols
-            self._symbols.sort(key=lambda symbol: symbol.symbol)
-            self._filters_until = time.monotonic() + FILTERS_KEPT_S
-        return self._symbols
+        await self._look()
+        return sorted(itertools.chain.from_iterable(self._told.values()), key=lambda symbol: symbol.symbol)
 
     async def close(self) -> None:
         """Close the channels."""
+        for asking in list(self._asking.values()):
+            asking.cancel()
         for leader in self._leaders:
             await leader.close()
 
-    @staticmethod
-    async def _ask(leader: ShardLeader) -> Sequence[symbol_pb2.Symbol]:
-        response: matcher_pb2.ListSymbolsResponse = await leader.call("ListSymbols", matcher_pb2.ListSymbolsRequest())
-        return response.symbols
+    async def _look(self) -> None:
+        """Ask every shard, where that was not done lately; a shard that takes long is not waited for once one has answered.
+
+        Raises RefusedError where nothing was ever told.
+        """
+        now = time.monotonic()
+        if now >= self._asked_at + FILTERS_KEPT_S:
+            self._asked_at = now
+            for leader in self._leaders:
+                if leader not in self._asking:
+                    self._asking[leader] = asyncio.create_task(self._ask(leader))
+        while self._asking and (not self._told or time.monotonic() < self._asked_at + TOLD_WITHIN_S):
+            left_s = self._asked_at + TOLD_WITHIN_S - time.monotonic() if self._told else None
+            await asyncio.wait(self._asking.values(), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        if not self._told:
+            self._asked_at = -FILTERS_KEPT_S
+            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+
+    async def _ask(self, leader: ShardLeader) -> None:
+        try:
+            response: matcher_pb2.ListSymbolsResponse = await leader.call(
+                "ListSymbols", matcher_pb2.ListSymbolsRequest()
+            )
+        except RefusedError as error:
+            log.warning("symbols are not told", shard=leader.shard, error=str(error))
+            return
+        finally:
+            del self._asking[leader]
+        self._told[leader] = response.symbols
+        self._shard_of |= dict.fromkeys((symbol.symbol for symbol in response.symbols), leader)
+        self._filters |= {symbol.symbol: filters_from(symbol) for symbol in response.symbols}
+
+    def _unknown(self, symbol: str) -> Refused:
+        if len(self._told) < len(self._leaders):
+            return Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"})
+        return Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]})
 
     @staticmethod
     async def _submit_to(leader: ShardLeader, commands: list[command_pb2.Command]) -> Sequence[Result]:

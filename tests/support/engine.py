@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def order_from(text: str, *, user_id: str, symbol: str, client_order_id: str) ->
 
 
 def stack_on(
-    servers: Servers, folder: Path, dsn: str, *, rabbitmq: bool = True, make: type[Stack] = Stack, **over: str
+    servers: Servers, folder: Path, dsn: str, *, rabbitmq: bool = True, make: Callable[..., Stack] = Stack, **over: str
 ) -> Stack:
     """A stack on the tests' servers, with ports and a database of its own."""
     settings = {

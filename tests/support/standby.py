@@ -1,4 +1,4 @@
-"""A second matcher of the same shard."""
+"""Another matcher beside the stack's own."""
 
 import contextlib
 import os
@@ -13,15 +13,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Standby:
-    """A second matcher of the same shard."""
+    """A second matcher: of the same shard, where it stands by, or of another."""
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
+    def __init__(self, engine: Engine, folder: Path, *, shard: int = 0) -> None:
         self.port = free_port()
         environment = {
             **os.environ, **engine.stack.environment, "TRADE_ENGINE_MATCHER_PORT": str(self.port),
-            "TRADE_ENGINE_MATCHER_METRICS_PORT": "0",
+            "TRADE_ENGINE_MATCHER_METRICS_PORT": "0", "TRADE_ENGINE_MATCHER_SHARD": str(shard),
         }  # fmt: skip
-        self.log = (folder / "standby.log").open("wb")
+        self.log = (folder / "standby.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "services.matcher"], cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
         )
