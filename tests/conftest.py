@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from libs.config import Database
-from libs.db.migrations import migrate_up
 from libs.db.pool import open_pool
 from tests.support.engine import Engine, running, stack_on
-from tests.support.servers import Servers, run_apart
+from tests.support.servers import Servers
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -38,7 +37,7 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture(scope="session")
 async def engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
     """The engine on PostgreSQL, Redis and RabbitMQ; tests use users of their own in it."""
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     folder = tmp_path_factory.mktemp("engine")
     async with running(stack_on(servers, folder, dsn)) as engine:
         yield engine
@@ -48,7 +47,7 @@ async def engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 async def fresh_engine(servers: Servers, tmp_path: Path) -> AsyncIterator[Engine]:
     """An engine of the test's own, with empty books."""
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     async with running(stack_on(servers, tmp_path, dsn)) as engine:
         yield engine
     servers.drop_database(dsn)
@@ -63,10 +62,11 @@ def empty_database(servers: Servers) -> Iterator[str]:
 
 
 @pytest.fixture
-def database(empty_database: str) -> str:
+def database(servers: Servers) -> Iterator[str]:
     """A database with the schema."""
-    run_apart(migrate_up(empty_database))
-    return empty_database
+    dsn = servers.migrated_database()
+    yield dsn
+    servers.drop_database(dsn)
 
 
 @pytest.fixture

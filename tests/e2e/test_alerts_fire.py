@@ -118,7 +118,7 @@ async def scene(servers: Servers, tmp_path: Path) -> AsyncIterator[Scene]:
     broker, redis = OwnRabbitMq(), EmbeddedRedis(tmp_path)
     await asyncio.to_thread(broker.start)
     redis.start()
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     over = {
         "TRADE_ENGINE_RABBITMQ_URL": broker.url, "TRADE_ENGINE_REDIS_URL": redis.url,
         "TRADE_ENGINE_WALLET_AUDIT_EVERY_S": "1", "TRADE_ENGINE_CIRCUIT_FAILURES": "1",

@@ -132,7 +132,7 @@ async def test_a_bad_change_names_field_and_rule_and_changes_nothing(engine: Eng
 
 @pytest.fixture
 async def resolving(servers: Servers, tmp_path: Path):
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_GATEWAY_RESOLVE_AFTER_S": str(RESOLVE_S)}
     async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
         pool = await open_pool(Database(dsn=dsn), service="order_gateway")

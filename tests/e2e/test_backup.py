@@ -9,7 +9,7 @@ from tests.support.trading import Pair
 
 
 async def test_a_system_that_is_brought_back_is_clean_and_goes_on(servers: Servers, tmp_path: Path) -> None:
-    old, new = servers.new_database(), servers.new_database()
+    old, new = servers.migrated_database(), servers.new_database()
     saved = tmp_path / "saved.dump"
     async with running(stack_on(servers, tmp_path / "old", old)) as engine:
         pair = await Pair(engine).fund()

@@ -104,7 +104,7 @@ REQUESTS = [
 @pytest.fixture(scope="module")
 async def fuzzed_engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
     """An engine of its own: what a service credential may say to the matcher is not backed by any money here."""
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     async with running(stack_on(servers, tmp_path_factory.mktemp("fuzzed"), dsn)) as engine:
         yield engine
     servers.drop_database(dsn)

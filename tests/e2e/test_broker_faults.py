@@ -28,7 +28,7 @@ def broker():
 
 @pytest.fixture
 async def engine_on_own_broker(servers: Servers, broker: OwnRabbitMq, tmp_path: Path):
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     async with running(stack_on(servers, tmp_path, dsn, TRADE_ENGINE_RABBITMQ_URL=broker.url)) as engine:
         yield engine
     servers.drop_database(dsn)
@@ -91,7 +91,7 @@ async def test_an_order_whose_events_are_lost_is_swept_up(
     servers: Servers, broker: OwnRabbitMq, tmp_path: Path
 ) -> None:
     """The maker's fill is told by the order events alone; these go with the queue, and nobody tells them again."""
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_RABBITMQ_URL": broker.url, "TRADE_ENGINE_GATEWAY_SWEEP_AFTER_S": "1"}
     async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
         pair = await Pair(engine).fund()

@@ -25,7 +25,7 @@ async def test_killing_each_service_in_turn_changes_nothing(
 
 
 async def _replayed(servers: Servers, data: Path, folder: Path, *, kill: tuple[str, ...]) -> dict[str, object]:
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_MATCHER_SNAPSHOT_EVERY": "500"}
     async with running(stack_on(servers, folder, dsn, **over)) as engine:
         run = FlowRun(engine, data, "crash", limit=MESSAGES)
@@ -46,7 +46,7 @@ async def _replayed(servers: Servers, data: Path, folder: Path, *, kill: tuple[s
 async def test_a_dead_broker_stops_no_orders_and_loses_no_events(servers: Servers, flow_data: Path, tmp_path) -> None:
     broker = OwnRabbitMq()
     broker.start()
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     try:
         over = {"TRADE_ENGINE_RABBITMQ_URL": broker.url}
         async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:

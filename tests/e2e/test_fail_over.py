@@ -28,7 +28,7 @@ LEASE_MS = 1000
 
 @pytest.fixture
 async def engine_with_snapshots(servers: Servers, tmp_path: Path):
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_MATCHER_SNAPSHOT_EVERY": "200", "TRADE_ENGINE_MATCHER_LEASE_MS": str(LEASE_MS)}
     async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
         yield engine

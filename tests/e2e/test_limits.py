@@ -22,7 +22,7 @@ FEW = {"TRADE_ENGINE_GATEWAY_ORDERS_PER_S": "1", "TRADE_ENGINE_GATEWAY_ORDERS_BU
 
 @pytest.fixture(params=["redis", "without redis"])
 async def limited(request, servers: Servers, tmp_path: Path):
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     over = FEW if request.param == "redis" else {**FEW, "TRADE_ENGINE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
     # Without Redis the edge is not ready; this is about the gateway.
     stack = stack_on(servers, tmp_path, dsn, **over)

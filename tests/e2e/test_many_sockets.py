@@ -20,7 +20,7 @@ DEPTH = 20
 
 @pytest.fixture
 async def roomy(servers: Servers, tmp_path: Path) -> AsyncIterator[Engine]:
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_EDGE_WEBSOCKETS_PER_IP": str(CLIENTS + 10)}
     async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
         yield engine

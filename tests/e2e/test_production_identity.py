@@ -90,7 +90,7 @@ async def installation(servers: Servers, tmp_path_factory: pytest.TempPathFactor
         "TRADE_ENGINE_AUTH_HS256_SECRET": "", "TRADE_ENGINE_AUTH_JWKS": str(issuer.file),
         "TRADE_ENGINE_AUTH_SERVICE_TOKEN_FILE": str(service_token), "TRADE_ENGINE_AUTH_API_KEY_SECRET": "k" * 40,
     }  # fmt: skip
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     stack = stack_on(servers, folder, dsn, **over)
     await asyncio.to_thread(stack.start)
     try:

@@ -163,7 +163,7 @@ async def test_requests_about_one_order_take_effect_as_they_came(engine: Engine)
 
 
 async def test_when_a_gateway_dies_another_ends_its_sessions(servers: Servers, tmp_path: Path) -> None:
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     async with running(stack_on(servers, tmp_path, dsn)) as engine:
         port = free_port()
         environment = {

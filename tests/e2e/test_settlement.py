@@ -30,7 +30,7 @@ FAST = {"TRADE_ENGINE_SETTLEMENT_RECONCILE_GRACE_S": "0.5", "TRADE_ENGINE_SETTLE
 @pytest.fixture(params=["rabbitmq", "embedded"])
 async def either(request, servers: Servers, tmp_path: Path):
     """An engine of the test's own on either bus."""
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     async with running(stack_on(servers, tmp_path, dsn, rabbitmq=request.param == "rabbitmq", **FAST)) as engine:
         yield engine
     servers.drop_database(dsn)
@@ -38,7 +38,7 @@ async def either(request, servers: Servers, tmp_path: Path):
 
 @pytest.fixture
 async def on_rabbitmq(servers: Servers, tmp_path: Path):
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     async with running(stack_on(servers, tmp_path, dsn, **FAST)) as engine:
         yield engine
     servers.drop_database(dsn)

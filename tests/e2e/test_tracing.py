@@ -37,7 +37,7 @@ async def traced_engine(servers: Servers, tmp_path: Path) -> AsyncIterator[tuple
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_TRACING_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_BSP_SCHEDULE_DELAY": "200"}
     async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
         yield engine, collector

@@ -1,6 +1,7 @@
 """Two matchers, each with markets of its own: one engine to its users, and one that dies takes only its markets along."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -40,17 +41,10 @@ class Shards:
             symbol=THERE, base_asset="SOL", quote_asset="EUR", tick_size="0.01", lot_size="0.001", min_quantity="0.001",
             max_quantity="10000", min_notional="1", maker_fee_bps=10, taker_fee_bps=20, market_band_bps=500,
         )  # fmt: skip
-        channel = open_channel(f"127.0.0.1:{self.second.port}")
-        stub = matcher_pb2_grpc.MatcherServiceStub(channel)
-
         request = matcher_pb2.PutSymbolRequest(symbol=market)
-        await stub.PutSymbol(request, metadata=self.engine.service, timeout=30, wait_for_ready=True)
-        await channel.close()
-
-        async def is_new_no_more() -> bool:
-            return await self.book(THERE) == "shown"
-
-        await until(is_new_no_more)
+        async with open_channel(f"127.0.0.1:{self.second.port}") as channel:
+            stub = matcher_pb2_grpc.MatcherServiceStub(channel)
+            await stub.PutSymbol(request, metadata=self.engine.service, timeout=30, wait_for_ready=True)
 
     async def restart(self, *services: str) -> None:
         for service in services:
@@ -81,14 +75,17 @@ class Shards:
 
 @pytest.fixture
 async def shards(servers: Servers, tmp_path: Path) -> AsyncIterator[Shards]:
-    dsn = servers.new_database()
+    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_MATCHER_SHARDS": "2", "TRADE_ENGINE_GATEWAY_RESOLVE_AFTER_S": "1"}
-    # The edge calls itself ready only when all shards have a leader; the second one's comes later.
-    make = partial(Stack, services=tuple(name for name in SERVICES if name != "edge"))
+    # The edge calls itself ready only when all shards have a leader, and market data looks for new markets now and then.
+    make = partial(Stack, services=tuple(name for name in SERVICES if name not in {"edge", "market_data"}))
     async with running(stack_on(servers, tmp_path, dsn, make=make, **over)) as engine:
         shards = Shards(engine, tmp_path)
         try:
             await shards.add_market()
+            engine.stack.services += ("market_data",)
+            engine.stack.start_service("market_data")
+            await asyncio.to_thread(engine.stack.wait_healthy, "market_data")
             yield shards
         finally:
             shards.second.stop()
@@ -110,6 +107,7 @@ async def test_a_shard_that_is_away_takes_only_its_markets_along(shards: Shards)
     user = await engine.user(USDT="1000", EUR="1000")
     stuck = (await engine.place(user, "BUY 1 @ 100", symbol=THERE)).order
     # As after a crash between the matcher's answer and the record of it.
+    engine.stack.send("order_gateway", signal.SIGSTOP)
     await engine.query(
         "UPDATE orders.orders SET status = 1, version = 0, created_at = created_at - interval '1 minute' "
         "WHERE order_id = $1",

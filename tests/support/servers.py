@@ -13,6 +13,7 @@ import asyncpg
 import redis
 
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
+from libs.db.migrations import migrate_up
 from tests.support.rabbitmq import OwnRabbitMq
 
 USUAL_POSTGRES = (
@@ -33,6 +34,7 @@ class Servers:
     own: list[EmbeddedPostgres | EmbeddedRedis | OwnRabbitMq] = field(default_factory=list)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="trade-engine-tests-")))
     prefix: str = field(default_factory=lambda: f"t{secrets.token_hex(4)}.")
+    template: str = ""
 
     def __post_init__(self) -> None:
         self.folder.chmod(0o755)
@@ -60,18 +62,27 @@ class Servers:
 
     def stop(self) -> None:
         """Stop what was started."""
+        if self.template:
+            self.drop_database(self.template)
         for server in reversed(self.own):
             server.stop()
 
-    def new_database(self) -> str:
+    def new_database(self, *, template: str = "template1") -> str:
         """A fresh database on the server; returns its DSN."""
         name = f"te_test_{secrets.token_hex(6)}"
-        run_apart(_execute(self.postgres, f"CREATE DATABASE {name}"))
+        run_apart(_execute(self.postgres, f"CREATE DATABASE {name} TEMPLATE {template}"))
         return urlunsplit(urlsplit(self.postgres)._replace(path=f"/{name}"))
 
+    def migrated_database(self) -> str:
+        """A fresh database with the schema: a copy of one that was migrated, for that takes a tenth of the time."""
+        if not self.template:
+            self.template = self.new_database()
+            run_apart(migrate_up(self.template))
+        return self.new_database(template=_name_of(self.template))
+
     def drop_database(self, dsn: str) -> None:
-        """Drop a database made by `new_database`."""
-        run_apart(_execute(self.postgres, f"DROP DATABASE IF EXISTS {urlsplit(dsn).path[1:]} WITH (FORCE)"))
+        """Drop a database made by one of these."""
+        run_apart(_execute(self.postgres, f"DROP DATABASE IF EXISTS {_name_of(dsn)} WITH (FORCE)"))
 
 
 def run_apart(work):
@@ -92,6 +103,10 @@ def run_apart(work):
     if error is not None:
         raise error
     return result
+
+
+def _name_of(dsn: str) -> str:
+    return urlsplit(dsn).path[1:]
 
 
 async def _execute(dsn: str, sql: str) -> None:
