@@ -16,7 +16,7 @@ from prometheus_client import Gauge
 
 from libs.money import format_units
 from libs.orders import Side
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import Reason, Refused, RefusedError, symbol_unknown
 from libs.seats import Seats
 
 DEPTH_DEFAULT = 20
@@ -193,7 +193,7 @@ class BookHub:
     def _market(self, symbol: str) -> _Market:
         market = self._markets.get(symbol)
         if market is None:
-            raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]}))
+            raise RefusedError(symbol_unknown(symbol))
         return market
 
     def _open_view(self, market: _Market, symbol: str, depth: int) -> _View:

@@ -106,3 +106,13 @@ class RefusedError(Exception):
     def __init__(self, refused: Refused) -> None:
         super().__init__(str(refused))
         self.refused = refused
+
+
+def away(dependency: str) -> Refused:
+    """What has to be asked does not answer; ask again."""
+    return Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": dependency})
+
+
+def symbol_unknown(symbol: str) -> Refused:
+    """There is no such market."""
+    return Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]})

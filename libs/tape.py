@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import Gauge
 
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import RefusedError, symbol_unknown
 from libs.seats import Seats
 
 RING_MAX = 1000
@@ -71,7 +71,7 @@ class TradeHub(Generic[T]):
         """
         ring = self._rings.get(symbol)
         if ring is None:
-            raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]}))
+            raise RefusedError(symbol_unknown(symbol))
         with self._seats.one():
             told = ring.last if after_sequence is None else after_sequence
             while True:

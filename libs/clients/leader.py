@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_e
 
 from libs.config import Tls
 from libs.db.pool import DatabaseAway, Pool
-from libs.reasons import PASSING, Reason, Refused, RefusedError
+from libs.reasons import PASSING, RefusedError, away
 from libs.rpc.client import Peer, open_channel
 from libs.rpc.errors import refused_from_call
 
@@ -140,7 +140,7 @@ class ShardLeader:
 
 
 def _away(dependency: str) -> RefusedError:
-    return RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": dependency}))
+    return RefusedError(away(dependency))
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -26,7 +26,7 @@ from libs.config import Service, Tls
 from libs.db.pool import DatabaseAway
 from libs.identity import SERVICE_SCOPE, Caller, TokenVerifier
 from libs.ids import new_id
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.access import PUBLIC, AccessRule, access_rules, acting, admit, authenticate
 from libs.rpc.errors import DETAILS_KEY, code_of, status_of
 from libs.rpc.tls import Certificates
@@ -146,7 +146,7 @@ class _HouseRules(grpc.aio.ServerInterceptor):
             refused = Refused(Reason.OUTCOME_UNKNOWN)
         elif isinstance(error, DatabaseAway):
             log.warning("database away", method=method, error=f"{type(error).__name__}: {error}")
-            refused = Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"})
+            refused = away("postgresql")
         elif isinstance(error, grpc.aio.AbortError):
             raise error
         else:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from libs.identity import Caller, TokenVerifier
 from libs.ids import new_id, parse_id, parse_text
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.access import KEY_SCOPES, authenticate
 from libs.rpc.client import Peer
 from libs.signing import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, hash_of, secret_of, sign
@@ -156,4 +156,4 @@ def _unauthenticated(rule: str) -> RefusedError:
 
 
 def _redis_away() -> RefusedError:
-    return RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "redis"}))
+    return RefusedError(away("redis"))

@@ -12,7 +12,7 @@ import structlog
 from exchange.gateway.v1 import order_gateway_pb2_grpc, order_requests_pb2, trading_session_pb2
 from google.protobuf.message import Message
 
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.errors import refused_from_call, refused_of
 from services.edge.backends import GATEWAY, Backends, Origin
 from services.edge.transcoding import as_json, message_from
@@ -76,7 +76,7 @@ class SocketTrader:
             self._reading.cancel()
 
     async def _read(self, call: Any) -> None:
-        refused = Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "order gateway"})
+        refused = away("order gateway")
         try:
             async for response in call:
                 operation, request_id = self._waiting.pop(response.request_id)

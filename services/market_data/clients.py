@@ -10,7 +10,7 @@ from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
 
 from libs.clients.leader import ShardLeader
 from libs.money import parse_units
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import RefusedError, away
 from libs.rpc.client import Peer
 from libs.rpc.errors import refused_from_call
 from services.market_data.core.chart import Tick
@@ -39,7 +39,7 @@ class Sources:
         """Every market that was ever told. Raises RefusedError where none was."""
         await asyncio.gather(*(self._ask(leader) for leader in self._leaders))
         if not self._shard_of:
-            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+            raise RefusedError(away("matcher"))
         return sorted(self._shard_of)
 
     async def book(

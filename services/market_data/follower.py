@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from libs.db.pool import DatabaseAway
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import RefusedError, away
 from services.market_data.clients import Sources
 from services.market_data.core.chart import Candle, Chart, Interval
 from services.market_data.mirrors import Mirrors
@@ -47,7 +47,7 @@ class Follower:
     def is_known(self, symbol: str) -> bool:
         """Whether there is such a market. Raises RefusedError(DEPENDENCY_UNAVAILABLE) while that cannot be said."""
         if symbol not in self.charts and not (self.charts and self._sources.all_told):
-            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+            raise RefusedError(away("matcher"))
         return symbol in self.charts
 
     async def run(self) -> None:

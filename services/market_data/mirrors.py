@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge
 
 from libs.books import BookHub
 from libs.money import own_units
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import RefusedError, away
 from libs.tape import TradeHub
 from services.market_data.cache import LEVELS, MarketCache
 from services.market_data.clients import Sources
@@ -90,7 +90,7 @@ class Mirrors:
     def _check_told(self, symbol: str) -> None:
         """A market that is known, but whose matcher has not told its book yet, is not an unknown one."""
         if self._told.get(symbol) is False:
-            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+            raise RefusedError(away("matcher"))
 
     def _take(self, symbol: str, book: MirrorBook, update: book_pb2.Book | book_pb2.BookDelta) -> None:
         asks, bids = _levels(update.asks), _levels(update.bids)

@@ -10,7 +10,7 @@ from exchange.matcher.v1 import book_pb2
 
 from libs.orders import symbol_name
 from libs.paging import page_size
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import RefusedError, symbol_unknown
 from libs.times import parse_time
 from services.market_data.core.chart import Candle, Chart
 from services.market_data.follower import Follower
@@ -121,5 +121,5 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
         """Raises RefusedError: SYMBOL_UNKNOWN, or DEPENDENCY_UNAVAILABLE while a matcher has not told its markets."""
         symbol = symbol_name(text)
         if not self._follower.is_known(symbol):
-            raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]}))
+            raise RefusedError(symbol_unknown(symbol))
         return symbol

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from prometheus_client import Gauge
 
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import RefusedError, symbol_unknown
 from libs.seats import Seats
 from services.market_data.core.chart import Candle, Chart, Interval
 
@@ -33,7 +33,7 @@ class MarketStreams:
         """A market. Raises RefusedError(SYMBOL_UNKNOWN)."""
         chart = self._charts.get(symbol)
         if chart is None:
-            raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]}))
+            raise RefusedError(symbol_unknown(symbol))
         return chart
 
     async def tickers(self, symbol: str) -> AsyncIterator[Chart]:

@@ -9,7 +9,7 @@ from libs.batching import Batcher
 from libs.books import BookHub
 from libs.money import format_units
 from libs.orders import Side, symbol_name
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import Reason, Refused, RefusedError, away, symbol_unknown
 from libs.tape import TradeHub
 from services.matcher.core.orders import Trade
 from services.matcher.core.snapshot import state_hash
@@ -118,7 +118,7 @@ class MatcherService(matcher_pb2_grpc.MatcherServiceServicer):
         del context
         market = self._sequencer.engine.markets.get(request.symbol)
         if market is None:
-            raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol"))
+            raise RefusedError(symbol_unknown(request.symbol))
         best_ask = market.book.best(Side.SELL)
         price = market.last_price or (best_ask.price if best_ask is not None else 0)
         return matcher_pb2.GetReferencePriceResponse(price=format_units(price) if price else "")
@@ -139,7 +139,7 @@ class MatcherService(matcher_pb2_grpc.MatcherServiceServicer):
         symbol = symbol_name(request.symbol)
         last = dict(self._trades.heads()).get(symbol)
         if last is None:
-            raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]}))
+            raise RefusedError(symbol_unknown(symbol))
         if not 1 <= request.first_sequence <= request.last_sequence <= last:
             rule = f"from 1 to first_sequence to last_sequence to {last}, the newest"
             raise RefusedError(Refused(Reason.AMOUNT_OUT_OF_RANGE, field="last_sequence", rule=rule))
@@ -162,7 +162,7 @@ class MatcherService(matcher_pb2_grpc.MatcherServiceServicer):
         try:
             return await self._intake.submit(commands)
         except FATAL as error:
-            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "journal"})) from error
+            raise RefusedError(away("journal")) from error
 
 
 def _result(answer: Answer) -> command_pb2.CommandResult:

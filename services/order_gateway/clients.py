@@ -13,7 +13,7 @@ from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
 
 from libs.clients.leader import ShardLeader
 from libs.money import parse_optional
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import Refused, RefusedError, away, symbol_unknown
 from libs.rpc.client import Peer
 from services.order_gateway.core.admission import Filters
 from services.order_gateway.wire import filters_from
@@ -119,7 +119,7 @@ class MatcherClient:
             await asyncio.wait(self._asking.values(), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         if not self._told:
             self._asked_at = -FILTERS_KEPT_S
-            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"}))
+            raise RefusedError(away("matcher"))
 
     async def _ask(self, leader: ShardLeader) -> None:
         try:
@@ -137,8 +137,8 @@ class MatcherClient:
 
     def _unknown(self, symbol: str) -> Refused:
         if len(self._told) < len(self._leaders):
-            return Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "matcher"})
-        return Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]})
+            return away("matcher")
+        return symbol_unknown(symbol)
 
     @staticmethod
     async def _submit_to(leader: ShardLeader, commands: list[command_pb2.Command]) -> Sequence[Result]:

@@ -23,7 +23,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from libs.clients.wallet import WalletClient
 from libs.db.pool import DatabaseAway
 from libs.orders import Status
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import Reason, Refused, RefusedError, away
 from libs.tracing import traced
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import difference
@@ -97,7 +97,7 @@ class Intake:
             work.trace()
         except DatabaseAway as error:
             log.warning("database away", error=f"{type(error).__name__}: {error}")
-            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"})) from error
+            raise RefusedError(away("postgresql")) from error
         finally:
             del self._under_way[work]
             self._finished.set()

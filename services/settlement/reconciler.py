@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 
 from libs.db.pool import DatabaseAway
 from libs.money import parse_units
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import Reason, Refused, RefusedError, symbol_unknown
 from services.settlement.clients import Matchers
 from services.settlement.consumer import Settler
 from services.settlement.core.gaps import Span, count, missing_between, whole_until
@@ -81,7 +81,7 @@ class Reconciler:
         async with self._lock:
             heads = await self._matchers.heads()
             if symbol and symbol not in heads:
-                raise RefusedError(Refused(Reason.SYMBOL_UNKNOWN, field="symbol", detail={"symbol": symbol[:40]}))
+                raise RefusedError(symbol_unknown(symbol))
             wanted = {symbol: heads[symbol]} if symbol else heads
             reports = [await self._one(name, head, deep=deep) for name, head in sorted(wanted.items())]
         if not symbol:

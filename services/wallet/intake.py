@@ -20,7 +20,7 @@ import structlog
 
 from libs.db.pool import DatabaseAway
 from libs.ids import new_id
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import Reason, Refused, RefusedError, away
 from libs.telemetry import BATCH_ITEMS, QUEUE_ITEMS
 from services.wallet.core.books import balances_needed, reservations_needed
 from services.wallet.core.ledger import Ledger, NotInViewError, TornViewError
@@ -245,7 +245,7 @@ def _fail(calls: Sequence[_Call], error: Exception) -> None:
     """Give the callers that have no answer an error."""
     if isinstance(error, DatabaseAway):
         log.warning("database away", error=f"{type(error).__name__}: {error}")
-        refused = RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE, detail={"dependency": "postgresql"}))
+        refused = RefusedError(away("postgresql"))
         refused.__cause__ = error
         error = refused
     for call in calls:
