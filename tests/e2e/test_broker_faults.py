@@ -92,7 +92,10 @@ async def test_an_order_whose_events_are_lost_is_swept_up(
 ) -> None:
     """The maker's fill is told by the order events alone; these go with the queue, and nobody tells them again."""
     dsn = servers.migrated_database()
-    over = {"TRADE_ENGINE_RABBITMQ_URL": broker.url, "TRADE_ENGINE_GATEWAY_SWEEP_AFTER_S": "1"}
+    over = {
+        "TRADE_ENGINE_RABBITMQ_URL": broker.url, "TRADE_ENGINE_GATEWAY_SWEEP_AFTER_S": "1",
+        "TRADE_ENGINE_SETTLEMENT_RECONCILE_GRACE_S": "0.5",
+    }  # fmt: skip
     async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
         pair = await Pair(engine).fund()
         resting = (await engine.place(pair.seller, "SELL 0.5 @ 500")).order
