@@ -1,5 +1,6 @@
 """Fixtures: the servers, once a run; the engine, once a run; fresh databases where a test needs its own."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -34,23 +35,33 @@ def servers() -> Iterator[Servers]:
         shutil.rmtree(found.folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-async def engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
-    """The engine on PostgreSQL, Redis and RabbitMQ; tests use users of their own in it."""
+@contextlib.asynccontextmanager
+async def engine_in(servers: Servers, folder: Path) -> AsyncIterator[Engine]:
     dsn = servers.migrated_database()
-    folder = tmp_path_factory.mktemp("engine")
     async with running(stack_on(servers, folder, dsn)) as engine:
         yield engine
     servers.drop_database(dsn)
 
 
+@pytest.fixture(scope="session")
+async def engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    """The engine on PostgreSQL, Redis and RabbitMQ; tests use users of their own in it."""
+    async with engine_in(servers, tmp_path_factory.mktemp("engine")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+async def own_engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    """An engine of the module's own; its tests leave the books to each other."""
+    async with engine_in(servers, tmp_path_factory.mktemp("own")) as engine:
+        yield engine
+
+
 @pytest.fixture
 async def fresh_engine(servers: Servers, tmp_path: Path) -> AsyncIterator[Engine]:
     """An engine of the test's own, with empty books."""
-    dsn = servers.migrated_database()
-    async with running(stack_on(servers, tmp_path, dsn)) as engine:
+    async with engine_in(servers, tmp_path) as engine:
         yield engine
-    servers.drop_database(dsn)
 
 
 @pytest.fixture

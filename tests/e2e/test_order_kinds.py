@@ -36,12 +36,15 @@ async def until(engine: Engine, order: order_pb2.Order, status: str) -> order_pb
 
 
 @pytest.fixture
-async def traded(fresh_engine: Engine) -> Engine:
-    """The last trade was at 100."""
-    seller, buyer = await fresh_engine.user(BTC="1"), await fresh_engine.user(USDT="100")
-    await fresh_engine.place(seller, "SELL 1 @ 100")
-    await fresh_engine.place(buyer, "BUY 1 @ 100")
-    return fresh_engine
+async def traded(own_engine: Engine) -> Engine:
+    """The books are empty, and the last trade was at 100."""
+    engine = own_engine
+    for row in await engine.query("SELECT DISTINCT user_id::text FROM orders.orders WHERE status IN (1, 2, 3)"):
+        cancel = order_requests_pb2.CancelOrdersRequest(user_id=row["user_id"])
+        await engine.gateway.CancelOrders(cancel, metadata=engine.service, timeout=20)
+    await engine.place(await engine.user(BTC="1"), "SELL 1 @ 100")
+    await engine.place(await engine.user(USDT="100"), "BUY 1 @ 100")
+    return engine
 
 
 async def test_a_stop_waits_goes_and_frees_what_it_did_not_need(traded: Engine) -> None:
