@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,7 +13,7 @@ from cli import launch
 
 # Linux takes 32768 and up for outgoing connections, unless told otherwise.
 PORTS = range(15_000, 32_000)
-_in_turn = itertools.cycle(random.SystemRandom().sample(PORTS, k=len(PORTS)))
+_in_turn = itertools.count(secrets.randbelow(len(PORTS)))
 
 
 def free_port() -> int:
@@ -22,7 +22,8 @@ def free_port() -> int:
     Below the range that the system takes the near ends of outgoing connections from: one of those may come and go on any
     port of that range before its server listens. Raises OSError where none is free.
     """
-    for port in itertools.islice(_in_turn, len(PORTS)):
+    for number in itertools.islice(_in_turn, len(PORTS)):
+        port = PORTS[number % len(PORTS)]
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port

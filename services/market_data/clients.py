@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
-import structlog
 from exchange.matcher.v1 import book_pb2, matcher_pb2
 from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
 
 from libs.clients.leader import ShardLeader
+from libs.clients.shards import Shards
 from libs.money import parse_units
 from libs.reasons import RefusedError, away
 from libs.rpc.client import Peer
@@ -17,43 +17,39 @@ from services.market_data.core.chart import Tick
 
 PublicTrade = matcher_pb2.PublicTrade
 
-log = structlog.get_logger()
-
 
 class Sources:
     """All shards, and settlement."""
 
     def __init__(self, *, leaders: Sequence[ShardLeader], settlement: grpc.aio.Channel, peer: Peer) -> None:
-        self._leaders = leaders
+        self._shards = Shards(leaders)
         self._settlement = settlement_pb2_grpc.SettlementServiceStub(settlement)
         self._peer = peer
-        self._shard_of: dict[str, ShardLeader] = {}
-        self._untold = set(leaders)
 
     @property
     def all_told(self) -> bool:
-        """Whether every shard has told its markets: before that one that is not known may well exist."""
-        return not self._untold
+        """See Shards."""
+        return self._shards.all_told
 
     async def symbols(self) -> list[str]:
         """Every market that was ever told. Raises RefusedError where none was."""
-        await asyncio.gather(*(self._ask(leader) for leader in self._leaders))
-        if not self._shard_of:
+        await asyncio.gather(*(self._shards.ask(leader) for leader in self._shards.leaders))
+        if not self._shards.shard_of:
             raise RefusedError(away("matcher"))
-        return sorted(self._shard_of)
+        return sorted(self._shards.shard_of)
 
     async def book(
         self, symbol: str, depth: int, *, after_sequence: int
     ) -> AsyncIterator[book_pb2.Book | book_pb2.BookDelta]:
         """A known market's book as its matcher tells it, without end. Raises RefusedError when it breaks off."""
         request = matcher_pb2.StreamBookRequest(symbol=symbol, depth=depth, after_sequence=after_sequence)
-        async for response in self._shard_of[symbol].follow("StreamBook", request):
+        async for response in self._shards.shard_of[symbol].follow("StreamBook", request):
             yield response.snapshot if response.HasField("snapshot") else response.delta
 
     async def newest_trades(self, symbol: str, *, after_sequence: int) -> AsyncIterator[Sequence[PublicTrade]]:
         """A known market's trades after a number, as far back as its matcher remembers, without end. Raises as `book`."""
         request = matcher_pb2.StreamTradesRequest(symbol=symbol, after_sequence=after_sequence)
-        async for response in self._shard_of[symbol].follow("StreamTrades", request):
+        async for response in self._shards.shard_of[symbol].follow("StreamTrades", request):
             yield response.trades
 
     async def trades(self, symbol: str, after_sequence: int) -> AsyncIterator[list[Tick]]:
@@ -75,14 +71,4 @@ class Sources:
 
     async def close(self) -> None:
         """Close the channels to the matchers."""
-        for leader in self._leaders:
-            await leader.close()
-
-    async def _ask(self, leader: ShardLeader) -> None:
-        try:
-            answer: matcher_pb2.ListSymbolsResponse = await leader.call("ListSymbols", matcher_pb2.ListSymbolsRequest())
-        except RefusedError as error:
-            log.warning("markets are not told", shard=leader.shard, error=str(error))
-            return
-        self._shard_of |= {symbol.symbol: leader for symbol in answer.symbols}
-        self._untold.discard(leader)
+        await self._shards.close()

@@ -2,18 +2,19 @@
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Sequence
 
 import grpc.aio
-import structlog
 from exchange.common.v1 import symbol_pb2
 from exchange.matcher.v1 import command_pb2, matcher_pb2
 from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
 
 from libs.clients.leader import ShardLeader
+from libs.clients.shards import Shards
 from libs.money import parse_optional
-from libs.reasons import Refused, RefusedError, away, symbol_unknown
+from libs.reasons import Refused, RefusedError, away
 from libs.rpc.client import Peer
 from services.order_gateway.core.admission import Filters
 from services.order_gateway.wire import filters_from
@@ -21,22 +22,19 @@ from services.order_gateway.wire import filters_from
 FILTERS_KEPT_S = 30.0
 # A shard that is away keeps nobody waiting for the others' symbols.
 TOLD_WITHIN_S = 1.0
+_NEVER = -math.inf
 
 Result = command_pb2.CommandResult | Refused
-
-log = structlog.get_logger()
 
 
 class MatcherClient:
     """Routes commands by symbol. Commands are idempotent by order id, so that each is tried again."""
 
     def __init__(self, leaders: Sequence[ShardLeader]) -> None:
-        self._leaders = leaders
-        self._told: dict[ShardLeader, Sequence[symbol_pb2.Symbol]] = {}
-        self._shard_of: dict[str, ShardLeader] = {}
+        self._shards = Shards(leaders)
         self._filters: dict[str, Filters] = {}
         self._asking: dict[ShardLeader, asyncio.Task[None]] = {}
-        self._asked_at = -FILTERS_KEPT_S
+        self._asked_at = _NEVER
 
     async def submit(self, commands: Sequence[command_pb2.Command]) -> list[Result]:
         """One result per command, in order. Those of a shard that does not answer are refused, with the outcome unknown.
@@ -44,15 +42,15 @@ class MatcherClient:
         So are those of a symbol that no shard has told yet: another shard would take a tombstone for its word.
         Raises RefusedError where symbols are not known yet and no shard tells them.
         """
-        if any(_symbol_of(command) not in self._shard_of for command in commands):
-            self._asked_at = -FILTERS_KEPT_S
+        if any(_symbol_of(command) not in self._shards.shard_of for command in commands):
+            self._asked_at = _NEVER
             await self._look()
         places: dict[ShardLeader, list[int]] = {}
         results: list[Result | None] = [None] * len(commands)
         for place, command in enumerate(commands):
-            leader = self._shard_of.get(_symbol_of(command))
+            leader = self._shards.shard_of.get(_symbol_of(command))
             if leader is None:
-                results[place] = self._unknown(_symbol_of(command))
+                results[place] = self._shards.unknown(_symbol_of(command))
             else:
                 places.setdefault(leader, []).append(place)
         answers = await asyncio.gather(
@@ -68,14 +66,14 @@ class MatcherClient:
         message = command_pb2.Command(cancel_all=command)
         if command.symbol:
             return await self.submit([message])
-        answers = await asyncio.gather(*(self._submit_to(leader, [message]) for leader in self._leaders))
+        answers = await asyncio.gather(*(self._submit_to(leader, [message]) for leader in self._shards.leaders))
         return [answer[0] for answer in answers]
 
     async def reference_price(self, symbol: str) -> int:
         """Units; 0 where there is none. Raises RefusedError."""
         await self.filters(symbol)
         request = matcher_pb2.GetReferencePriceRequest(symbol=symbol)
-        response: matcher_pb2.GetReferencePriceResponse = await self._shard_of[symbol].call(
+        response: matcher_pb2.GetReferencePriceResponse = await self._shards.shard_of[symbol].call(
             "GetReferencePrice", request
         )
         return parse_optional(response.price, field="price")
@@ -85,7 +83,7 @@ class MatcherClient:
         await self._look()
         known = self._filters.get(symbol)
         if known is None:
-            raise RefusedError(self._unknown(symbol))
+            raise RefusedError(self._shards.unknown(symbol))
         return known
 
     async def symbols(self) -> list[symbol_pb2.Symbol]:
@@ -94,14 +92,13 @@ class MatcherClient:
         Raises RefusedError where nothing was ever told.
         """
         await self._look()
-        return sorted(itertools.chain.from_iterable(self._told.values()), key=lambda symbol: symbol.symbol)
+        return sorted(itertools.chain.from_iterable(self._shards.told.values()), key=lambda symbol: symbol.symbol)
 
     async def close(self) -> None:
         """Close the channels."""
         for asking in list(self._asking.values()):
             asking.cancel()
-        for leader in self._leaders:
-            await leader.close()
+        await self._shards.close()
 
     async def _look(self) -> None:
         """Ask every shard, where that was not done lately; a shard that takes long is not waited for once one has answered.
@@ -111,34 +108,23 @@ class MatcherClient:
         now = time.monotonic()
         if now >= self._asked_at + FILTERS_KEPT_S:
             self._asked_at = now
-            for leader in self._leaders:
+            for leader in self._shards.leaders:
                 if leader not in self._asking:
                     self._asking[leader] = asyncio.create_task(self._ask(leader))
-        while self._asking and (not self._told or time.monotonic() < self._asked_at + TOLD_WITHIN_S):
-            left_s = self._asked_at + TOLD_WITHIN_S - time.monotonic() if self._told else None
+        told = self._shards.told
+        while self._asking and (not told or time.monotonic() < self._asked_at + TOLD_WITHIN_S):
+            left_s = self._asked_at + TOLD_WITHIN_S - time.monotonic() if told else None
             await asyncio.wait(self._asking.values(), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        if not self._told:
-            self._asked_at = -FILTERS_KEPT_S
+        if not told:
+            self._asked_at = _NEVER
             raise RefusedError(away("matcher"))
 
     async def _ask(self, leader: ShardLeader) -> None:
         try:
-            response: matcher_pb2.ListSymbolsResponse = await leader.call(
-                "ListSymbols", matcher_pb2.ListSymbolsRequest()
-            )
-        except RefusedError as error:
-            log.warning("symbols are not told", shard=leader.shard, error=str(error))
-            return
+            symbols = await self._shards.ask(leader)
         finally:
             del self._asking[leader]
-        self._told[leader] = response.symbols
-        self._shard_of |= dict.fromkeys((symbol.symbol for symbol in response.symbols), leader)
-        self._filters |= {symbol.symbol: filters_from(symbol) for symbol in response.symbols}
-
-    def _unknown(self, symbol: str) -> Refused:
-        if len(self._told) < len(self._leaders):
-            return away("matcher")
-        return symbol_unknown(symbol)
+        self._filters |= {symbol.symbol: filters_from(symbol) for symbol in symbols}
 
     @staticmethod
     async def _submit_to(leader: ShardLeader, commands: list[command_pb2.Command]) -> Sequence[Result]:

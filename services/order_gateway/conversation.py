@@ -38,8 +38,10 @@ class Conversations:
         async def read() -> None:
             try:
                 async for request in requests:
+                    amended = request.amend.order_id or request.amend.client_order_id
+                    await session.turn_of(amended)
                     answer = await self._take(request, session)
-                    session.note(answer, _amended(request))
+                    session.note(answer, amended)
                     await session.under_way.put((request.request_id, answer))
             finally:
                 await session.under_way.put(None)
@@ -61,7 +63,6 @@ class Conversations:
         try:
             item: Item
             kind = request.WhichOneof("request")
-            await session.turn_of(_amended(request))
             if kind in _LIMITED:
                 await self._desk.admit_rate()
             first, session.begun = not session.begun, True
@@ -105,35 +106,37 @@ class Conversations:
 _SessionAnswer = tuple[int, "asyncio.Future[Sequence[Answer]]"]
 
 
-def _amended(request: trading_session_pb2.TradingSessionRequest) -> str:
-    """The order that a request amends, as it names it; "" for any other request."""
-    return request.amend.order_id or request.amend.client_order_id
-
-
 class _Session:
     """One TradingSession call: what is under way, and whose orders end with it."""
 
     def __init__(self) -> None:
         self.under_way: asyncio.Queue[_SessionAnswer | None] = asyncio.Queue(IN_FLIGHT_MAX)
-        self.unanswered: dict[asyncio.Future[Sequence[Answer]], str] = {}
+        self.unanswered: set[asyncio.Future[Sequence[Answer]]] = set()
+        self._amends: dict[asyncio.Future[Sequence[Answer]], str] = {}  # those of them, and the order as it was named
         self.begun = False
         self.user_id = ""
         self.session_id = ""
 
     async def turn_of(self, amended: str) -> None:
-        """Wait until a request may be taken, so that none overtakes another.
+        """Wait until a request may be taken, so that none overtakes another; `amended` is the order it amends, if it does.
 
         The intake keeps the order of what it is given. An amend goes its own way, for it may need money first: it begins
         when all is answered but amends of other orders, and what is no amend begins when no amend is under way.
         """
-        earlier = [answer for answer, name in self.unanswered.items() if (name in {"", amended} if amended else name)]
+        if amended:
+            earlier = [answer for answer in self.unanswered if self._amends.get(answer, amended) == amended]
+        else:
+            earlier = list(self._amends)
         if earlier:
             await asyncio.wait(earlier)
 
     def note(self, answer: "asyncio.Future[Sequence[Answer]]", amended: str) -> None:
         """Remember what was taken, until it is answered."""
-        self.unanswered[answer] = amended
-        answer.add_done_callback(self.unanswered.pop)
+        self.unanswered.add(answer)
+        answer.add_done_callback(self.unanswered.discard)
+        if amended:
+            self._amends[answer] = amended
+            answer.add_done_callback(self._amends.pop)
 
 
 async def _session_response(

@@ -189,10 +189,11 @@ class Intake:
 
     async def _reserve(self, work: Batch) -> None:
         """Step 2: hold the money. An order whose money is not there is REJECTED, and its caller told why."""
-        repeats = [number for number in work.open(Place) if work.found(number) is not work.placed(number)]
+        numbers = work.open(Place)
+        repeats = [number for number in numbers if work.found(number) is not work.placed(number)]
         if repeats:
             await self._patiently(lambda _: self._look_again(work, repeats), work)
-        numbers = work.open(Place)
+            numbers = work.open(Place)
         if not numbers:
             return
         orders = [work.found(number) for number in numbers]
