@@ -84,6 +84,8 @@ class _Session:
     async def answers(self) -> AsyncIterator[tuple[Request, Answer, float]]:
         call = self._stub.TradingSession(self._requests(), metadata=self._metadata)
         async for answer in call:
+            if answer.HasField("update") or answer.updates_lost:
+                continue
             request, sent_at = self._unanswered[0]
             if answer.HasField("error") and refused_of(answer.error).reason in _AGAIN:
                 call.cancel()

@@ -114,6 +114,11 @@ class Service(Section):
     port: Port = Field(0, description="gRPC port")
     address: str = Field("", description="host:port under which others reach it; empty: host:port")
     metrics_port: Port = Field(0, description="Prometheus port; 0: none")
+    streams_per_caller: int = Field(
+        100,
+        ge=1,
+        description="Open streams of one user, or of one address where nobody is named; services have no limit",
+    )
 
     def target(self) -> str:
         """Where to connect to."""
@@ -197,7 +202,9 @@ class Edge(Section):
     rate_burst: int = Field(20, ge=1, description="Requests at once above that rate")
     websockets_max: int = Field(1000, ge=1, description="Open WebSocket connections")
     websockets_per_ip: int = Field(100, ge=1, description="Open WebSocket connections from one address")
+    heartbeat_s: float = Field(15.0, ge=0.1, le=300, description="How often a WebSocket is sent a heartbeat")
     streams_max: int = Field(200, ge=1, description="Open streams of newline-delimited JSON")
+    streams_per_caller: int = Field(20, ge=1, description="Of these one user's, or one address's where nobody is named")
     shutdown_grace_s: float = Field(5.0, ge=0, le=60, description="Longest the drain after SIGTERM may take")
 
 

@@ -10,11 +10,19 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _PRINTABLE = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
 
 KEY_MAX_CHARS = 100
+# Before and after every id that there can be.
+FIRST_ID, LAST_ID = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 def new_id() -> str:
     """A fresh UUIDv7."""
     return str(uuid_utils.uuid7())
+
+
+def first_id_at(time_s: float) -> str:
+    """The smallest id that can be of this time, in seconds since 1970, or later."""
+    milliseconds = f"{int(time_s * 1000):012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}-7000-8000-000000000000"
 
 
 def parse_id(text: str, *, field: str) -> str:

@@ -1,6 +1,5 @@
 """Fixtures: the servers, once a run; the engine, once a run; fresh databases where a test needs its own."""
 
-import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +9,7 @@ import pytest
 
 from libs.config import Database
 from libs.db.pool import open_pool
-from tests.support.engine import Engine, running, stack_on
+from tests.support.engine import SHOWING, Engine, engine_in
 from tests.support.servers import Servers
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -35,14 +34,6 @@ def servers() -> Iterator[Servers]:
         shutil.rmtree(found.folder, ignore_errors=True)
 
 
-@contextlib.asynccontextmanager
-async def engine_in(servers: Servers, folder: Path) -> AsyncIterator[Engine]:
-    dsn = servers.migrated_database()
-    async with running(stack_on(servers, folder, dsn)) as engine:
-        yield engine
-    servers.drop_database(dsn)
-
-
 @pytest.fixture(scope="session")
 async def engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
     """The engine on PostgreSQL, Redis and RabbitMQ; tests use users of their own in it."""
@@ -61,6 +52,13 @@ async def own_engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory)
 async def fresh_engine(servers: Servers, tmp_path: Path) -> AsyncIterator[Engine]:
     """An engine of the test's own, with empty books."""
     async with engine_in(servers, tmp_path) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def fresh_core(servers: Servers, tmp_path: Path) -> AsyncIterator[Engine]:
+    """As fresh_engine, without the services that only show what is there."""
+    async with engine_in(servers, tmp_path, without=SHOWING) as engine:
         yield engine
 
 

@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
@@ -29,6 +30,7 @@ from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.access import PUBLIC, AccessRule, access_rules, acting, admit, authenticate
 from libs.rpc.errors import DETAILS_KEY, code_of, status_of
+from libs.rpc.streams import OpenStreams
 from libs.rpc.tls import Certificates
 from libs.telemetry import RPC_SECONDS, RPC_TOTAL
 
@@ -42,6 +44,9 @@ _HEAR_OUT_S = 0.2
 _HEAR_OUT_MESSAGES = 100
 _OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
+_UNREADABLE = object()
+_NOT_ITS_TYPE = Refused(Reason.BODY_MALFORMED, rule="a message of the type that this method takes")
+
 log = structlog.get_logger()
 _caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller", default=PUBLIC)
 
@@ -54,7 +59,8 @@ def current_caller() -> Caller:
 class _HouseRules(grpc.aio.ServerInterceptor):
     """Wraps every handler once and remembers the wrapped one."""
 
-    def __init__(self, rules: dict[str, AccessRule], verifier: TokenVerifier) -> None:
+    def __init__(self, rules: dict[str, AccessRule], verifier: TokenVerifier, streams: OpenStreams) -> None:
+        self._streams = streams
         self._rules = rules
         self._verifier = verifier
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -69,26 +75,49 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         if wrapped is not None:
             return wrapped
         handler = await continuation(handler_call_details)
-        if handler is None or method.startswith(_OPEN_SERVICES):
-            return handler
-        wrapped = self._wrap(method, handler)
+        if handler is None:
+            return None
+        wrapped = self._open(handler) if method.startswith(_OPEN_SERVICES) else self._wrap(method, handler)
         self._wrapped[method] = wrapped
         return wrapped
 
     def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-        codec = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        read = handler.request_deserializer
+        assert read is not None, "the generated code names it"
+        read = _read_or_refuse(read) if handler.request_streaming else _read_or_mark(read)
+        codec = {"request_deserializer": read, "response_serializer": handler.response_serializer}
         rule = self._rules[method]
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._unary(method, rule, handler.unary_unary), **codec)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method, rule, handler.unary_stream), **codec)
+            telling = self._stream(method, rule, self._telling(handler.unary_stream))
+            return grpc.unary_stream_rpc_method_handler(telling, **codec)
         if handler.stream_stream is not None:
-            streaming = self._stream(method, rule, handler.stream_stream)
-            return grpc.stream_stream_rpc_method_handler(streaming, **codec)
+            answering = self._stream(method, rule, self._answering(handler.stream_stream))
+            return grpc.stream_stream_rpc_method_handler(answering, **codec)
         raise NotImplementedError(f"{method}: client streaming without a response stream")
+
+    def _open(self, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        """A method of health or reflection, which are not ours: only its streams are ended with the others."""
+        watch: Any = handler.unary_stream
+        talk: Any = handler.stream_stream
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+
+        async def watching(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            with contextlib.suppress(RefusedError), self._streams.telling(_address(context)):
+                await watch(request, context)
+
+        async def talking(source: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            with contextlib.suppress(RefusedError):
+                async for response in self._answering(talk)(source, context):
+                    yield response
+
+        if watch is not None:
+            return grpc.unary_stream_rpc_method_handler(watching, **codec)
+        return grpc.stream_stream_rpc_method_handler(talking, **codec) if talk is not None else handler
 
     def _unary(self, method: str, rule: AccessRule, behaviour: Any) -> Any:
         seconds = RPC_SECONDS.labels(method)
@@ -129,6 +158,27 @@ class _HouseRules(grpc.aio.ServerInterceptor):
 
         return call
 
+    def _telling(self, behaviour: Any) -> Any:
+        async def tell(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            with self._streams.telling(_holder(context)):
+                async for response in behaviour(request, context):
+                    yield response
+
+        return tell
+
+    def _answering(self, behaviour: Any) -> Any:
+        async def answer(source: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            with contextlib.ExitStack() as leaving:
+                try:
+                    requests = leaving.enter_context(self._streams.answering(source, _holder(context)))
+                except RefusedError:
+                    await _hear_out(source)
+                    raise
+                async for response in behaviour(requests, context):
+                    yield response
+
+        return answer
+
     def _enter(self, rule: AccessRule, context: grpc.aio.ServicerContext[Any, Any], request: Any) -> None:
         metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
         request_id = metadata.get(REQUEST_ID, "")[:_REQUEST_ID_MAX_CHARS] or new_id()
@@ -136,6 +186,8 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         caller = admit(rule, acting(authenticate(self._verifier, metadata.get("authorization", "")), metadata))
         _caller.set(caller)
+        if request is _UNREADABLE:
+            raise RefusedError(_NOT_ITS_TYPE)
         if rule.names_user and hasattr(request, "user_id"):
             request.user_id = caller.acting_for(request.user_id)
 
@@ -157,6 +209,41 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
         trailing = ((REQUEST_ID, request_id), (DETAILS_KEY, status_of(refused).SerializeToString()))
         await context.abort(code, str(refused), trailing_metadata=trailing)
+
+
+def _holder(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Whose stream this is; a service's are for many."""
+    caller = current_caller()
+    return "" if caller.is_service else caller.user_id or _address(context)
+
+
+def _address(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    address: str = context.peer().rpartition(":")[0]
+    return address
+
+
+def _read_or_mark(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Grpc answers UNKNOWN where reading a request fails; our answer is the handler's wrapper's, so it must get there."""
+
+    def reading(body: bytes) -> Any:
+        try:
+            return read(body)
+        except DecodeError:
+            return _UNREADABLE
+
+    return reading
+
+
+def _read_or_refuse(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """In a stream of requests the handler meets what reading raises."""
+
+    def reading(body: bytes) -> Any:
+        try:
+            return read(body)
+        except DecodeError as error:
+            raise RefusedError(_NOT_ITS_TYPE) from error
+
+    return reading
 
 
 async def _hear_out(request: Any) -> None:
@@ -196,8 +283,9 @@ class RpcServer:
             RPC_TOTAL.labels(
                 method, "INTERNAL"
             )  # at 0 from the start: an alert on its increase sees the first one, too
+        self._streams = OpenStreams(self._names[0], each=settings.streams_per_caller)
         self.grpc = grpc.aio.server(
-            interceptors=[_HouseRules(rules, verifier)],
+            interceptors=[_HouseRules(rules, verifier, self._streams)],
             options=[
                 ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
                 ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
@@ -230,8 +318,9 @@ class RpcServer:
             await self._health.set(name, state)
 
     async def drain(self) -> None:
-        """Report NOT_SERVING, take no new calls, give those under way a grace period."""
+        """Report NOT_SERVING, end the streams, take no new calls, give those under way a grace period."""
         await self._health.enter_graceful_shutdown()
+        self._streams.end()
         await self.grpc.stop(DRAIN_S)
 
     async def until_stopped(self) -> None:

@@ -24,7 +24,6 @@ INTERVALS = ("1m", "5m", "1h", "1d")
 SUBSCRIPTIONS_MAX = 20
 MESSAGE_MAX_CHARS = 16_384
 MESSAGES_PER_S = 100
-HEARTBEAT_S = 15.0
 ID_MAX_CHARS = 100
 TOKEN_EXPIRED = 3000  # "unauthorized" in IANA's registry of WebSocket close codes
 _OPERATIONS = ("ping", "subscribe", "unsubscribe", *OPERATIONS, "cancelAll")
@@ -42,7 +41,10 @@ class Socket:
     Bad messages are answered with an error that names the field, and change nothing.
     """
 
-    def __init__(self, socket: WebSocket, *, feeds: Feeds, backends: Backends, origin: Origin) -> None:
+    def __init__(
+        self, socket: WebSocket, *, feeds: Feeds, backends: Backends, origin: Origin, heartbeat_s: float
+    ) -> None:
+        self._heartbeat_s = heartbeat_s
         self._socket = socket
         self._feeds = feeds
         self._backends = backends
@@ -130,11 +132,11 @@ class Socket:
         """Shows that the connection lives; and ends it when the token it was opened with does."""
         caller = self._origin.caller
         while True:
-            left_s = caller.expires_at - time.time() if caller is not None else HEARTBEAT_S
+            left_s = caller.expires_at - time.time() if caller is not None else self._heartbeat_s
             if left_s <= 0:
                 await self._socket.close(TOKEN_EXPIRED, "the token has expired")
                 return
-            await asyncio.sleep(min(HEARTBEAT_S, left_s))
+            await asyncio.sleep(min(self._heartbeat_s, left_s))
             await self._tell({"op": "heartbeat"})
 
     async def _tell(self, content: dict[str, Any]) -> None:

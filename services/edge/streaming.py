@@ -11,8 +11,9 @@ from prometheus_client import Gauge
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from libs.reasons import Refused
+from libs.reasons import Refused, RefusedError
 from libs.rpc.errors import refused_from_call
+from libs.rpc.streams import OpenStreams
 from libs.seats import Seats
 from services.edge.transcoding import response_json
 
@@ -26,15 +27,21 @@ STREAMS = Gauge("http_streams", "Open streams of newline-delimited JSON")
 class Streams:
     """Open streams, up to a limit."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, each: int) -> None:
         self._seats = Seats(limit, STREAMS)
+        self._open = OpenStreams("edge", each=each)
 
-    async def answer(self, call: Any, *, dependency: str, body: str) -> Response:
+    def end(self) -> None:
+        """End those that are open, each with a line that says so."""
+        self._open.end()
+
+    async def answer(self, call: Any, *, holder: str, dependency: str, body: str) -> Response:
         """The stream's answer. Raises RefusedError where the call is refused at once, or there are too many streams."""
         responses = aiter(call)
         first = asyncio.ensure_future(anext(responses, None))
         with ExitStack() as leaving:
             leaving.callback(call.cancel)
+            leaving.enter_context(self._open.holding(holder))
             leaving.enter_context(self._seats.one())
             await asyncio.wait({first}, timeout=FIRST_WORD_S)
             if first.done() and isinstance(error := first.exception(), grpc.aio.AioRpcError):
@@ -43,12 +50,15 @@ class Streams:
 
         async def lines() -> AsyncIterator[bytes]:
             try:
-                message = await first
-                while message is not None:
-                    yield response_json(message, body) + b"\n"
-                    message = await anext(responses, None)
+                with self._open.telling(""):
+                    message = await first
+                    while message is not None:
+                        yield response_json(message, body) + b"\n"
+                        message = await anext(responses, None)
             except grpc.aio.AioRpcError as error:
                 yield _last_line(refused_from_call(error, dependency=dependency).refused)
+            except RefusedError as error:
+                yield _last_line(error.refused)
 
         return _Lines(lines(), leaving=left)
 

@@ -28,6 +28,8 @@ OPERATIONS: dict[str, type[Message]] = {
 RequestId = str | int | None
 Answer = Callable[[dict[str, Any]], Awaitable[None]]
 
+_ANSWERS_ONLY = trading_session_pb2.TradingSessionRequest(options=trading_session_pb2.SessionOptions(answers_only=True))
+
 log = structlog.get_logger()
 
 
@@ -51,7 +53,8 @@ class SocketTrader:
         if len(self._waiting) >= IN_FLIGHT_MAX:
             detail = {"queue": "requests of this socket", "retry_after_s": "1"}
             raise RefusedError(Refused(Reason.OVERLOADED, detail=detail))
-        if self._call is None:
+        is_first = self._call is None
+        if is_first:
             self._call = self._stub.TradingSession(metadata=self._metadata)
             self._reading = asyncio.create_task(self._read(self._call))
         self._number += 1
@@ -60,6 +63,10 @@ class SocketTrader:
         request = trading_session_pb2.TradingSessionRequest(request_id=self._number)
         getattr(request, operation).CopyFrom(message)
         try:
+            if operation == "options":
+                request.options.answers_only = True  # who wants updates reads the channel `orders`
+            elif is_first:
+                await self._call.write(_ANSWERS_ONLY)
             await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             log.debug("session ended while a request was written")  # the reader tells why, to all that wait
@@ -79,6 +86,8 @@ class SocketTrader:
         refused = away("order gateway")
         try:
             async for response in call:
+                if not response.request_id:  # the answer to what we sent by ourselves
+                    continue
                 operation, request_id = self._waiting.pop(response.request_id)
                 await self._answer(_content(operation, request_id, response))
                 if not self._waiting:

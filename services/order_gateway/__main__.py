@@ -91,7 +91,7 @@ async def main(settings: Settings) -> None:
         tls=settings.tls,
     )
     desk = Desk(matcher=matcher, rate=OrderRate(limit, per_s=mine.orders_per_s))
-    conversations = Conversations(taking=desk, intake=intake, amender=amender, sessions=sessions)
+    conversations = Conversations(taking=desk, intake=intake, amender=amender, sessions=sessions, streams=streams)
     service = OrderGatewayService(
         flow=flow, intake=intake, store=store, matcher=matcher, streams=streams, amender=amender, settlement=settlement,
         taking=desk, conversations=conversations,

@@ -7,7 +7,7 @@ from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc, order
 from exchange.settlement.v1 import settlement_pb2
 
 from libs.batching import Batcher
-from libs.ids import parse_id, parse_text
+from libs.ids import LAST_ID, parse_id, parse_text
 from libs.orders import symbol_name
 from libs.paging import page_size
 from libs.reasons import Reason, Refused, RefusedError
@@ -27,7 +27,6 @@ from services.order_gateway.wire import apply_update, orders_message
 ORDERS_PER_CALL_MAX = 500
 PAGE_DEFAULT = 100
 PAGE_MAX = 500
-_AFTER_THE_LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
@@ -160,18 +159,15 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         """See the proto."""
         del context
         size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
-        before = parse_id(request.page_token, field="page_token") if request.page_token else _AFTER_THE_LAST
-        orders = await self._store.page(
+        before = parse_id(request.page_token, field="page_token") if request.page_token else LAST_ID
+        orders, next_page = await self._store.page(
             request.user_id,
             before=before,
             symbol=symbol_name(parse_text(request.symbol, field="symbol", required=False)),
             open_only=request.open_only,
             limit=size,
         )
-        response = order_gateway_pb2.ListOrdersResponse(orders=orders_message(orders))
-        if len(orders) == size:
-            response.next_page_token = orders[-1].order_id
-        return response
+        return order_gateway_pb2.ListOrdersResponse(orders=orders_message(orders), next_page_token=next_page)
 
     async def StreamOrders(
         self, request: order_gateway_pb2.StreamOrdersRequest, context: Any

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 
 import structlog
@@ -22,25 +23,37 @@ UPDATES_WAITING_MAX = 1000
 SNAPSHOT_MAX = 1000
 
 log = structlog.get_logger()
-SUBSCRIBERS = Gauge("order_stream_subscribers", "Open StreamOrders calls")
+SUBSCRIBERS = Gauge("order_stream_subscribers", "Open StreamOrders calls, and sessions with updates")
 
 
-class _Subscriber:
+class Subscriber:
+    """Who is told the changes of one user's orders."""
+
     def __init__(self) -> None:
-        self.updates: asyncio.Queue[order_pb2.Order | None] = asyncio.Queue(UPDATES_WAITING_MAX)
-        self.fell_behind = False
+        self._updates: asyncio.Queue[order_pb2.Order | None] = asyncio.Queue(UPDATES_WAITING_MAX)
+        self._fell_behind = False
 
-    def end(self) -> None:
-        """Make it begin again; None wakes it."""
-        self.fell_behind = True
+    async def next(self) -> order_pb2.Order | None:
+        """The next change; None where some were lost, and then those after."""
+        order = await self._updates.get()
+        if not self._fell_behind:
+            return order
+        self._fell_behind = False
+        self._updates = asyncio.Queue(UPDATES_WAITING_MAX)
+        return None
+
+    def lose(self) -> None:
+        """Some are lost to it; None wakes it."""
+        self._fell_behind = True
         with contextlib.suppress(asyncio.QueueFull):
-            self.updates.put_nowait(None)
+            self._updates.put_nowait(None)
 
     def tell(self, order: order_pb2.Order) -> None:
+        """Add a change to those that wait."""
         try:
-            self.updates.put_nowait(order)
+            self._updates.put_nowait(order)
         except asyncio.QueueFull:
-            self.fell_behind = True
+            self._fell_behind = True
 
 
 class OrderStreams:
@@ -49,7 +62,7 @@ class OrderStreams:
     def __init__(self, *, listener: Consumer, store: OrderStore, subscribers_max: int) -> None:
         self._listener = listener
         self._store = store
-        self._audience: Audience[_Subscriber] = Audience(subscribers_max, SUBSCRIBERS)
+        self._audience: Audience[Subscriber] = Audience(subscribers_max, SUBSCRIBERS)
 
     async def run(self) -> None:
         """Distribute until cancelled."""
@@ -62,17 +75,21 @@ class OrderStreams:
                 try:
                     recorded = await self._store.by_ids(wanted)
                 except DatabaseAway as error:
-                    log.warning("subscribers are ended: database away", error=str(error))
-                    self._end_all()
+                    log.warning("updates are lost: database away", error=str(error))
+                    self._lose_all()
                     recorded = {}
                 for order_id, order in recorded.items():
                     message = apply_update(order, wanted[order_id])
                     for subscriber in self._audience.by_user.get(order.user_id, ()):
                         subscriber.tell(message)
-            if not batch.messages:  # what came before is lost to us: who listens begins again, with a snapshot
-                self._end_all()
+            if not batch.messages:  # what came before is lost to us: who listens is told so
+                self._lose_all()
             with contextlib.suppress(BusAwayError):  # then it begins anew, and says so
                 await batch.acknowledge()
+
+    def listening(self, user_id: str) -> AbstractContextManager[Subscriber]:
+        """Have a user's changes told as long as this lasts. Raises RefusedError(TOO_MANY_SUBSCRIBERS)."""
+        return self._audience.joined(user_id, Subscriber())
 
     async def subscribe(
         self, user_id: str, changed_since: datetime | None
@@ -81,7 +98,7 @@ class OrderStreams:
 
         Raises RefusedError: TOO_MANY_SUBSCRIBERS, or OVERLOADED where the reader fell behind.
         """
-        with self._audience.joined(user_id, _Subscriber()) as subscriber:
+        with self.listening(user_id) as subscriber:
             told: dict[str, int] = {}
             orders = await self._store.open_orders(user_id, SNAPSHOT_MAX)
             if changed_since is not None:
@@ -92,14 +109,14 @@ class OrderStreams:
                 told[order.order_id] = order.version
             yield None, True
             while True:
-                if subscriber.fell_behind:
+                message = await subscriber.next()
+                if message is None:
                     raise RefusedError(Refused(Reason.OVERLOADED, detail={"retry_after_s": "1", "queue": "updates"}))
-                message = await subscriber.updates.get()
-                if message is not None and message.version > told.get(message.order_id, -1):
+                if message.version > told.get(message.order_id, -1):
                     told.pop(message.order_id, None)  # only the snapshot can overlap with what was queued meanwhile
                     yield message, False
 
-    def _end_all(self) -> None:
+    def _lose_all(self) -> None:
         for subscribers in self._audience.by_user.values():
             for subscriber in subscribers:
-                subscriber.end()
+                subscriber.lose()

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import Gauge
 
 from libs.db.pool import DatabaseAway, Pool
-from libs.reasons import RefusedError
+from libs.reasons import RefusedError, symbol_unknown
 from services.settlement.clients import Matchers
 from services.settlement.core.pace import Pace, Sample
 from services.settlement.store import SettlementStore
@@ -46,6 +46,12 @@ class Monitor:
         self._on_settled = on_settled
         self.position = Position()
         self.pace = Pace()
+
+    def check_known(self, symbol: str) -> None:
+        """Raises RefusedError(SYMBOL_UNKNOWN) where there is no such market, as far as can be told."""
+        position = self.position
+        if position.matchers_answer and symbol not in position.matched and symbol not in position.settled:
+            raise RefusedError(symbol_unknown(symbol))
 
     async def run(self) -> None:
         """Look until cancelled."""

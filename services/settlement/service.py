@@ -8,7 +8,7 @@ from exchange.events.v1 import trade_pb2
 from exchange.settlement.v1 import reconciliation_pb2, settlement_pb2, settlement_pb2_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from libs.ids import parse_id, parse_text
+from libs.ids import LAST_ID, parse_id, parse_text
 from libs.orders import symbol_name
 from libs.paging import bad_token, page_size, parse_token, token_after
 from libs.reasons import Reason, Refused, RefusedError
@@ -24,7 +24,6 @@ from services.settlement.wire import dead_letter, tape_trade, user_fill
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
 RETRIES_MAX = 500
-_LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _SEQUENCE_END = 2**63 - 1
 
 
@@ -47,7 +46,7 @@ class SettlementService(settlement_pb2_grpc.SettlementServiceServicer):
     ) -> settlement_pb2.ListTradesResponse:
         """See the proto."""
         del context
-        symbol = symbol_name(parse_text(request.symbol, field="symbol"))
+        symbol = self._symbol(request.symbol)
         size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         since, until = _times(request.from_time, request.until_time)
         time, number = parse_token(request.page_token, start=(END_OF_TIME, str(_SEQUENCE_END)))
@@ -69,22 +68,21 @@ class SettlementService(settlement_pb2_grpc.SettlementServiceServicer):
         order_id = parse_id(request.order_id, field="order_id") if request.order_id else ""
         size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         since, until = _times(request.from_time, request.until_time)
-        time, trade_id = parse_token(request.page_token, start=(END_OF_TIME, _LAST_ID))
+        time, trade_id = parse_token(request.page_token, start=(END_OF_TIME, LAST_ID))
         before = time, parse_id(trade_id, field="page_token")
-        rows = await self._tape.fills(
+        rows, next_page = await self._tape.fills(
             user_id, symbol=symbol, order_id=order_id, since=since, until=until, before=before, limit=size
         )
-        response = settlement_pb2.ListFillsResponse(fills=[user_fill(row) for row in rows])
-        if len(rows) == size:
-            response.next_page_token = token_after(rows[-1]["executed_at"], rows[-1]["trade_id"])
-        return response
+        return settlement_pb2.ListFillsResponse(
+            fills=[user_fill(row) for row in rows], next_page_token=token_after(*next_page) if next_page else ""
+        )
 
     async def StreamSettlements(
         self, request: settlement_pb2.StreamSettlementsRequest, context: Any
     ) -> AsyncIterator[settlement_pb2.StreamSettlementsResponse]:
         """See the proto."""
         del context
-        symbol = symbol_name(parse_text(request.symbol, field="symbol"))
+        symbol = self._symbol(request.symbol)
         after = request.after_sequence if request.HasField("after_sequence") else None
         if after is not None and after < 0:
             raise RefusedError(Refused(Reason.AMOUNT_OUT_OF_RANGE, field="after_sequence", rule="0 or more"))
@@ -165,6 +163,11 @@ class SettlementService(settlement_pb2_grpc.SettlementServiceServicer):
             for report in reports
         ]  # fmt: skip
         return settlement_pb2.ReconcileResponse(symbols=found, clean=not any(report.unrepaired for report in reports))
+
+    def _symbol(self, text: str) -> str:
+        symbol = symbol_name(parse_text(text, field="symbol"))
+        self._monitor.check_known(symbol)
+        return symbol
 
 
 def _times(since: Timestamp, until: Timestamp) -> tuple[datetime, datetime]:

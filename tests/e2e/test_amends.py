@@ -9,11 +9,10 @@ import pytest
 from exchange.common.v1 import order_pb2
 from exchange.gateway.v1 import order_requests_pb2
 
-from libs.config import Database
 from libs.db.pool import open_pool
 from services.order_gateway.core.records import Amendment
 from services.order_gateway.store import OrderStore
-from tests.support.engine import Engine, running, stack_on
+from tests.support.engine import SHOWING, Engine, engine_in
 from tests.support.servers import Servers
 from tests.support.trading import until
 
@@ -132,13 +131,11 @@ async def test_a_bad_change_names_field_and_rule_and_changes_nothing(engine: Eng
 
 @pytest.fixture
 async def resolving(servers: Servers, tmp_path: Path):
-    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_GATEWAY_RESOLVE_AFTER_S": str(RESOLVE_S)}
-    async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
-        pool = await open_pool(Database(dsn=dsn), service="order_gateway")
+    async with engine_in(servers, tmp_path, without=SHOWING, **over) as engine:
+        pool = await open_pool(engine.settings.database, service="order_gateway")
         yield engine, OrderStore(pool)
         await pool.close()
-    servers.drop_database(dsn)
 
 
 async def test_a_change_that_was_cut_off_is_brought_to_its_end(resolving) -> None:

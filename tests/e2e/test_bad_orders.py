@@ -5,17 +5,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 import pytest
-from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2
+from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2, trading_session_pb2
+from exchange.market_data.v1 import market_data_pb2
 from exchange.matcher.v1 import command_pb2, matcher_pb2
 from exchange.settlement.v1 import settlement_pb2
 from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, transfer_pb2, wallet_pb2, withdrawal_pb2
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.engine import Engine, order_from, running, stack_on
+from libs.rpc.client import open_channel
+from tests.support.engine import SHOWING, Engine, engine_in, order_from
 from tests.support.servers import Servers
 
+INTERNAL, UNKNOWN = (code.value[0] for code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN))
 BAD = [
     ({"client_order_id": ""}, "FIELD_REQUIRED field=client_order_id"),
     ({"client_order_id": "x" * 101}, "TEXT_MALFORMED field=client_order_id"),
@@ -69,7 +72,11 @@ async def test_limits_of_calls_are_told(engine: Engine) -> None:
         (engine.gateway.PlaceOrders, order_requests_pb2.PlaceOrdersRequest(orders=[order] * 501), "BATCH_TOO_LARGE"),
         (engine.gateway.ListOrders, order_gateway_pb2.ListOrdersRequest(user_id=user, page_size=501), "PAGE_INVALID"),
         (engine.gateway.ListOrders, order_gateway_pb2.ListOrdersRequest(user_id=user, page_token="x"), "ID_MALFORMED"),
-        (engine.settlement.ListTrades, settlement_pb2.ListTradesRequest(symbol="A", page_token="x"), "PAGE_INVALID"),
+        (
+            engine.settlement.ListTrades,
+            settlement_pb2.ListTradesRequest(symbol="BTC/USDT", page_token="x"),
+            "PAGE_INVALID",
+        ),
         (engine.settlement.ListTrades, settlement_pb2.ListTradesRequest(), "FIELD_REQUIRED field=symbol"),
         (engine.matcher.GetBook, matcher_pb2.GetBookRequest(symbol="BTC/USDT", depth=1001), "AMOUNT_OUT_OF_RANGE"),
         (engine.matcher.Submit, matcher_pb2.SubmitRequest(), "BATCH_EMPTY field=commands"),
@@ -81,6 +88,34 @@ async def test_limits_of_calls_are_told(engine: Engine) -> None:
     ):
         with pytest.raises(grpc.aio.AioRpcError, match=expected):
             await call(request, metadata=engine.service)
+
+
+SERVICES = {
+    "gateway": (order_gateway_pb2, "OrderGatewayService"), "matcher": (matcher_pb2, "MatcherService"),
+    "settlement": (settlement_pb2, "SettlementService"), "wallet": (wallet_pb2, "WalletService"),
+    "marketdata": (market_data_pb2, "MarketDataService"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_bytes_that_are_no_message_are_refused_by_every_method(engine: Engine, name: str) -> None:
+    module, service = SERVICES[name]
+    async with open_channel(getattr(engine.settings, name).target()) as channel:
+        for method in module.DESCRIPTOR.services_by_name[service].methods:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await send_bytes(channel, method, b"\xff\xff", engine.service)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, method.name
+            assert refused.value.details().startswith("BODY_MALFORMED"), method.name
+
+
+async def send_bytes(channel: grpc.aio.Channel, method: MethodDescriptor, body: bytes, metadata) -> None:
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    if not method.server_streaming:
+        await channel.unary_unary(path)(body, metadata=metadata)
+        return
+    call = channel.stream_stream(path) if method.client_streaming else channel.unary_stream(path)
+    async for _ in call(iter([body]) if method.client_streaming else body, metadata=metadata):
+        pass
 
 
 # Texts that have broken parsers before, beside anything at all.
@@ -104,10 +139,8 @@ REQUESTS = [
 @pytest.fixture(scope="module")
 async def fuzzed_engine(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
     """An engine of its own: what a service credential may say to the matcher is not backed by any money here."""
-    dsn = servers.migrated_database()
-    async with running(stack_on(servers, tmp_path_factory.mktemp("fuzzed"), dsn)) as engine:
+    async with engine_in(servers, tmp_path_factory.mktemp("fuzzed"), without=SHOWING) as engine:
         yield engine
-    servers.drop_database(dsn)
 
 
 def anything(descriptor, user_id: str, depth: int = 0):
@@ -143,6 +176,27 @@ def stub_of(engine: Engine, request_class) -> Callable[..., Awaitable]:
         "exchange.settlement.v1": engine.settlement, "exchange.matcher.v1": engine.matcher,
     }[descriptor.file.package]  # fmt: skip
     return getattr(stub, descriptor.name.removesuffix("Request"))
+
+
+async def test_no_request_of_a_session_is_a_fault_of_ours(fuzzed_engine: Engine) -> None:
+    engine = fuzzed_engine
+    user = await engine.user(USDT="1000")
+    loop = asyncio.get_running_loop()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(st.lists(anything(trading_session_pb2.TradingSessionRequest.DESCRIPTOR, user), max_size=5))
+    def run(contents: list[dict]) -> None:
+        async def talk() -> None:
+            # Of several kinds the last one counts, as the wire has it.
+            requests = [trading_session_pb2.TradingSessionRequest(**content) for content in contents]
+            call = engine.gateway.TradingSession(iter(requests), metadata=engine.service, timeout=20)
+            answers = [answer async for answer in call if answer.request_id or not answer.HasField("update")]
+            assert len([answer for answer in answers if not answer.updates_lost]) == len(requests)
+            assert not [answer for answer in answers if answer.error.code in {INTERNAL, UNKNOWN}]
+
+        asyncio.run_coroutine_threadsafe(talk(), loop).result(30)
+
+    await asyncio.to_thread(run)
 
 
 @pytest.mark.parametrize("request_class", REQUESTS, ids=lambda item: item.DESCRIPTOR.full_name)

@@ -1,35 +1,34 @@
 """Orders per second of a user: counted over all gateways, by each alone without Redis, never for cancels."""
 
-import os
-import subprocess
-import sys
+import asyncio
 from pathlib import Path
 
 import grpc
 import pytest
-from exchange.gateway.v1 import order_gateway_pb2_grpc, order_requests_pb2
+from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc, order_requests_pb2, trading_session_pb2
 
 from cli.processes import free_port
 from libs.ids import new_id
 from libs.rpc.client import open_channel
-from tests.support.engine import order_from, running, stack_on
+from tests.support.engine import SHOWING, engine_in, order_from, start_beside
 from tests.support.servers import Servers
+from tests.support.trading import until
 
 ROOT = Path(__file__).resolve().parents[2]
 BURST = 10
-FEW = {"TRADE_ENGINE_GATEWAY_ORDERS_PER_S": "1", "TRADE_ENGINE_GATEWAY_ORDERS_BURST": str(BURST)}
+STREAMS = 3
+FEW = {
+    "TRADE_ENGINE_GATEWAY_ORDERS_PER_S": "1", "TRADE_ENGINE_GATEWAY_ORDERS_BURST": str(BURST),
+    "TRADE_ENGINE_GATEWAY_STREAMS_PER_CALLER": str(STREAMS),
+}  # fmt: skip
 
 
 @pytest.fixture(params=["redis", "without redis"])
 async def limited(request, servers: Servers, tmp_path: Path):
-    dsn = servers.migrated_database()
     over = FEW if request.param == "redis" else {**FEW, "TRADE_ENGINE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
     # Without Redis the edge is not ready; this is about the gateway.
-    stack = stack_on(servers, tmp_path, dsn, **over)
-    stack.services = tuple(name for name in stack.services if name != "edge")
-    async with running(stack) as engine:
+    async with engine_in(servers, tmp_path, without=SHOWING, **over) as engine:
         yield engine, request.param == "redis"
-    servers.drop_database(dsn)
 
 
 async def place(gateway, user: str, metadata) -> grpc.StatusCode:
@@ -46,11 +45,8 @@ async def place(gateway, user: str, metadata) -> grpc.StatusCode:
 async def test_a_user_has_one_limit_at_all_gateways_and_cancels_pass(limited, tmp_path: Path) -> None:
     engine, shared = limited
     port = free_port()
-    environment = {
-        **os.environ, **engine.stack.environment, "TRADE_ENGINE_GATEWAY_PORT": str(port),
-        "TRADE_ENGINE_GATEWAY_METRICS_PORT": "0",
-    }  # fmt: skip
-    second = start_gateway(environment, tmp_path / "second.log")
+    over = {"TRADE_ENGINE_GATEWAY_PORT": str(port), "TRADE_ENGINE_GATEWAY_METRICS_PORT": "0"}
+    second = start_beside(engine, "order_gateway", tmp_path / "second.log", **over)
     try:
         async with open_channel(f"127.0.0.1:{port}") as channel:
             other = order_gateway_pb2_grpc.OrderGatewayServiceStub(channel)
@@ -73,13 +69,6 @@ async def test_a_user_has_one_limit_at_all_gateways_and_cancels_pass(limited, tm
         assert second.wait(20) == 0
 
 
-def start_gateway(environment: dict[str, str], path: Path) -> subprocess.Popen:
-    with path.open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "services.order_gateway"], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
-
-
 async def test_a_batch_counts_as_many_as_it_has(limited) -> None:
     engine, _ = limited
     user = await engine.user(USDT="10000")
@@ -93,3 +82,38 @@ async def test_a_batch_counts_as_many_as_it_has(limited) -> None:
     request = order_requests_pb2.PlaceOrdersRequest(orders=orders[:BURST])
     done = await engine.gateway.PlaceOrders(request, metadata=engine.as_caller(user), timeout=20)
     assert all(result.HasField("response") for result in done.results)
+
+
+async def test_one_user_does_not_take_the_streams_of_all(limited) -> None:
+    engine, _ = limited
+    gateway, mine, others = engine.gateway, engine.as_caller(new_id()), engine.as_caller(new_id())
+    snapshot = order_gateway_pb2.StreamOrdersRequest()
+    begin = trading_session_pb2.TradingSessionRequest(options={"answers_only": True})
+    opened = [gateway.TradingSession(metadata=mine) for _ in range(STREAMS)]
+    for session in opened:
+        await session.write(begin)
+        await session.read()
+    for refused in (gateway.StreamOrders(snapshot, metadata=mine), gateway.TradingSession([begin], metadata=mine)):
+        with pytest.raises(grpc.aio.AioRpcError, match=f"TOO_MANY_SUBSCRIBERS.*at most {STREAMS} "):
+            await anext(aiter(refused))
+    for _ in range(10):  # said as it is also to those who are just writing
+        calls = [anext(aiter(gateway.TradingSession([begin] * 3, metadata=mine))) for _ in range(10)]
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert "TOO_MANY_SUBSCRIBERS" in str(error)
+    assert (await gateway.StreamOrders(snapshot, metadata=others).read()).snapshot_complete
+    for_users = [
+        gateway.StreamOrders(order_gateway_pb2.StreamOrdersRequest(user_id=new_id()), metadata=engine.service)
+        for _ in range(STREAMS + 1)
+    ]
+    for stream in for_users:
+        assert (await stream.read()).snapshot_complete
+    for stream in (*opened, *for_users):
+        stream.cancel()
+
+    async def has_room() -> bool:
+        try:
+            return bool((await gateway.StreamOrders(snapshot, metadata=mine).read()).snapshot_complete)
+        except grpc.aio.AioRpcError:
+            return False
+
+    await until(has_room)

@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import grpc.aio
@@ -15,8 +12,7 @@ from exchange.gateway.v1 import order_gateway_pb2_grpc, order_requests_pb2, trad
 from cli.processes import free_port
 from libs.ids import new_id
 from libs.rpc.client import open_channel
-from tests.support.engine import Engine, order_from, running, stack_on
-from tests.support.servers import Servers
+from tests.support.engine import Engine, order_from, start_beside
 from tests.support.trading import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +36,7 @@ class Session:
         return answer
 
     async def begin(self, *, cancel: bool = True) -> str:
-        options = trading_session_pb2.SessionOptions(user_id=self.user, cancel_on_disconnect=cancel)
+        options = trading_session_pb2.SessionOptions(user_id=self.user, cancel_on_disconnect=cancel, answers_only=True)
         return (await self.ask(options=options)).session_id
 
     async def place(self, text: str, symbol: str = "BTC/USDT") -> order_pb2.Order:
@@ -162,35 +158,22 @@ async def test_requests_about_one_order_take_effect_as_they_came(engine: Engine)
     assert (await engine.balances(user))["USDT"] == ("100000", "0")
 
 
-async def test_when_a_gateway_dies_another_ends_its_sessions(servers: Servers, tmp_path: Path) -> None:
-    dsn = servers.migrated_database()
-    async with running(stack_on(servers, tmp_path, dsn)) as engine:
-        port = free_port()
-        environment = {
-            **os.environ, **engine.stack.environment, "TRADE_ENGINE_GATEWAY_PORT": str(port),
-            "TRADE_ENGINE_GATEWAY_METRICS_PORT": "0",
-        }  # fmt: skip
-        doomed = start_gateway(environment, tmp_path / "doomed.log")
-        try:
-            user = await engine.user(USDT="1000")
-            async with open_channel(f"127.0.0.1:{port}") as channel:
-                await asyncio.wait_for(channel.channel_ready(), 30)
-                theirs = session(engine, user, order_gateway_pb2_grpc.OrderGatewayServiceStub(channel))
-                await theirs.begin()
-                order = await theirs.place("BUY 0.1 @ 100")
-                doomed.kill()
-                doomed.wait()
-                await until_cancelled(engine, order)
-                theirs.break_off()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                doomed.kill()
-        assert (await engine.balances(user))["USDT"] == ("1000", "0")
-    servers.drop_database(dsn)
-
-
-def start_gateway(environment: dict[str, str], path: Path) -> subprocess.Popen:
-    with path.open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "services.order_gateway"], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
+async def test_when_a_gateway_dies_another_ends_its_sessions(engine: Engine, tmp_path: Path) -> None:
+    port = free_port()
+    over = {"TRADE_ENGINE_GATEWAY_PORT": str(port), "TRADE_ENGINE_GATEWAY_METRICS_PORT": "0"}
+    doomed = start_beside(engine, "order_gateway", tmp_path / "doomed.log", **over)
+    try:
+        user = await engine.user(USDT="1000")
+        async with open_channel(f"127.0.0.1:{port}") as channel:
+            await asyncio.wait_for(channel.channel_ready(), 30)
+            theirs = session(engine, user, order_gateway_pb2_grpc.OrderGatewayServiceStub(channel))
+            await theirs.begin()
+            order = await theirs.place("BUY 0.1 @ 100")
+            doomed.kill()
+            doomed.wait()
+            await until_cancelled(engine, order)
+            theirs.break_off()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            doomed.kill()
+    assert (await engine.balances(user))["USDT"] == ("1000", "0")

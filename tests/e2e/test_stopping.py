@@ -6,9 +6,16 @@ import signal
 
 import grpc
 import httpx
+import pytest
 from exchange.common.v1 import order_pb2
-from exchange.gateway.v1 import order_gateway_pb2
+from exchange.gateway.v1 import order_gateway_pb2, trading_session_pb2
+from exchange.matcher.v1 import matcher_pb2
+from exchange.settlement.v1 import settlement_pb2
+from exchange.wallet.v1 import wallet_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from libs.rpc.client import open_channel
 from tests.support.engine import Engine, order_from
 
 
@@ -62,3 +69,76 @@ async def test_logs_are_json_lines_with_request_ids_and_no_secrets(fresh_engine:
     assert {item["service"] for item in events} == {"matcher"}
     for path in engine.stack.log_dir.iterdir():
         assert engine.settings.auth.hs256_secret.get_secret_value() not in path.read_text()
+
+
+async def test_streams_end_when_their_service_is_told_to_stop_and_say_so(fresh_core: Engine) -> None:
+    """They would hold up the drain; at the matcher, where nobody else may lead before it is over, all markets with it."""
+    engine = fresh_core
+    user = await engine.user(USDT="1000")
+    calls = {
+        "matcher": engine.matcher.StreamBook(matcher_pb2.StreamBookRequest(symbol="BTC/USDT"), metadata=engine.service),
+        "settlement": engine.settlement.StreamSettlements(
+            settlement_pb2.StreamSettlementsRequest(symbol="BTC/USDT"), metadata=engine.service
+        ),
+        "wallet": engine.wallet.StreamBalances(wallet_pb2.StreamBalancesRequest(user_id=user), metadata=engine.service),
+        "order_gateway": engine.gateway.StreamOrders(
+            order_gateway_pb2.StreamOrdersRequest(user_id=user), metadata=engine.service
+        ),
+    }
+    for name, call in calls.items():
+        if name != "settlement":  # which has nothing to tell before the first trade
+            await call.read()
+    await asyncio.sleep(0.5)
+    for name, call in calls.items():
+        process = engine.stack.process(name)
+        engine.stack.send(name, signal.SIGTERM)
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await read_to_the_end(call, [])
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE, name
+        assert ended.value.details().startswith("DEPENDENCY_UNAVAILABLE"), name
+        assert await asyncio.to_thread(process.wait, 15) == 0
+        await asyncio.to_thread(engine.stack.wait_healthy, name)
+
+
+async def test_who_watches_health_or_asks_for_reflection_holds_up_nothing(fresh_core: Engine) -> None:
+    engine = fresh_core
+    async with open_channel(engine.settings.matcher.target()) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        talk = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+        await talk.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        assert (await talk.read()).list_services_response.service
+        process = engine.stack.process("matcher")
+        engine.stack.send("matcher", signal.SIGTERM)
+        # Cut off after the grace they would raise.
+        await read_to_the_end(watch, [])
+        await read_to_the_end(talk, [])
+    assert await asyncio.to_thread(process.wait, 15) == 0
+
+
+async def read_to_the_end(call, read: list) -> None:
+    while (message := await call.read()) is not grpc.aio.EOF:
+        read.append(message)
+
+
+async def test_a_session_answers_what_it_was_sent_before_it_ends_with_its_gateway(fresh_core: Engine) -> None:
+    engine = fresh_core
+    user = await engine.user(USDT="100000")
+    call = engine.gateway.TradingSession(metadata=engine.service)
+    for number in range(1, 51):
+        request = order_from("BUY 0.001 @ 10000", user_id=user, symbol="BTC/USDT", client_order_id=f"last-{number}")
+        await call.write(trading_session_pb2.TradingSessionRequest(request_id=number, place=request))
+    assert (await call.read()).request_id == 1
+    process = engine.stack.process("order_gateway")
+    engine.stack.send("order_gateway", signal.SIGTERM)
+    answers: list = []
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await read_to_the_end(call, answers)
+    assert [answer.request_id for answer in answers] == list(range(2, len(answers) + 2))
+    assert ended.value.details().startswith("DEPENDENCY_UNAVAILABLE")
+    assert await asyncio.to_thread(process.wait, 15) == 0
+    await asyncio.to_thread(engine.stack.wait_healthy, "order_gateway")
+    listed = await engine.gateway.ListOrders(
+        order_gateway_pb2.ListOrdersRequest(user_id=user, page_size=500), metadata=engine.service
+    )
+    assert len(listed.orders) == 1 + len(answers), "what took effect was answered"

@@ -1,7 +1,9 @@
 """Server streams by HTTP: a message a line."""
 
 import asyncio
+import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator
 
 import httpx
@@ -85,23 +87,40 @@ async def test_a_refused_stream_is_a_problem(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_stream_that_breaks_off_says_why(fresh_engine: Engine) -> None:
-    engine = fresh_engine
+@contextlib.asynccontextmanager
+async def book_lines(engine: Engine) -> AsyncIterator[AsyncIterator[str]]:
+    """What a stream says after its first line."""
     async with (
         httpx.AsyncClient(base_url=engine.rest, timeout=30) as http,
         http.stream("GET", "/api/v1/books/BTC-USDT:stream") as answer,
     ):
         lines = answer.aiter_lines()
         await anext(lines)
+        yield lines
+
+
+async def test_a_stream_that_breaks_off_says_why(fresh_engine: Engine) -> None:
+    engine = fresh_engine
+    async with book_lines(engine) as lines:
         engine.stack.kill("market_data")
         assert json.loads([line async for line in lines][-1])["error"]["reason"] == "DEPENDENCY_UNAVAILABLE"
+
+
+async def test_an_edge_that_stops_ends_its_streams_with_a_line_that_says_so(fresh_engine: Engine) -> None:
+    engine = fresh_engine
+    async with book_lines(engine) as lines:
+        process = engine.stack.process("edge")
+        engine.stack.send("edge", signal.SIGTERM)
+        last = json.loads([line async for line in lines][-1])
+        assert (last["error"]["reason"], last["error"]["dependency"]) == ("DEPENDENCY_UNAVAILABLE", "edge")
+    assert await asyncio.to_thread(process.wait, 15) == 0
 
 
 async def test_streams_are_counted_and_given_back(engine: Engine, http: httpx.AsyncClient) -> None:
     limit = engine.settings.edge.streams_max
 
     async def open_streams() -> float:
-        text = (await http.get("/metrics")).text
+        text = (await http.get(f"http://127.0.0.1:{engine.settings.edge.metrics_port}/metrics")).text
         return next(float(line.split()[1]) for line in text.splitlines() if line.startswith("http_streams "))
 
     before = await open_streams()
@@ -113,3 +132,24 @@ async def test_streams_are_counted_and_given_back(engine: Engine, http: httpx.As
         async with asyncio.timeout(20):
             while await open_streams() != before:
                 await asyncio.sleep(0.05)
+
+
+async def test_one_caller_does_not_take_the_streams_of_all(engine: Engine) -> None:
+    each = engine.settings.edge.streams_per_caller
+    mine, others = (bearer(engine, new_id()) for _ in range(2))
+    path = "/api/v1/orders:stream"
+    async with contextlib.AsyncExitStack() as opened:
+        http = await opened.enter_async_context(
+            httpx.AsyncClient(base_url=engine.rest, timeout=30, limits=httpx.Limits(max_connections=2 * each))
+        )
+        for _ in range(each):
+            answer = await opened.enter_async_context(http.stream("GET", path, headers=mine))
+            assert answer.status_code == 200
+        refused = await http.get(path, headers=mine)
+        assert (refused.status_code, refused.json()["reason"]) == (429, "TOO_MANY_SUBSCRIBERS")
+        assert f"at most {each} " in refused.json()["rule"]
+        for headers in (others, {}):
+            answer = await opened.enter_async_context(
+                http.stream("GET", path if headers else "/api/v1/books/BTC-USDT:stream", headers=headers)
+            )
+            assert answer.status_code == 200

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -23,6 +26,7 @@ from libs.ids import new_id
 from libs.rpc.client import open_channel
 from tests.support.servers import Servers
 
+ROOT = Path(__file__).resolve().parents[2]
 QUIET_TIMEOUT_S = 60.0
 
 
@@ -94,6 +98,13 @@ class Engine:
         request = settlement_pb2.ListTradesRequest(symbol=symbol, page_size=1000)
         return list((await self.settlement.ListTrades(request, metadata=self.service, timeout=10)).trades)
 
+    async def empty_books(self, symbol: str = "") -> None:
+        """Cancel everybody's orders, in one market or all: what other tests of the same engine have left."""
+        live = "SELECT DISTINCT user_id::text FROM orders.orders WHERE status IN (1, 2, 3) AND ($1 = '' OR symbol = $1)"
+        for row in await self.query(live, symbol):
+            cancel = order_requests_pb2.CancelOrdersRequest(user_id=row["user_id"], symbol=symbol)
+            await self.gateway.CancelOrders(cancel, metadata=self.service, timeout=20)
+
     async def query(self, sql: str, *values: Any) -> list[Any]:
         """Rows, straight from the database."""
         connection = await asyncpg.connect(self.settings.database.dsn.get_secret_value())
@@ -150,10 +161,28 @@ def stack_on(
         "TRADE_ENGINE_RABBITMQ_PREFIX": f"{servers.prefix}{folder.name}.".lower().replace("_", "-")[:40],
         "TRADE_ENGINE_EDGE_RATE_PER_S": "10000",
         "TRADE_ENGINE_EDGE_RATE_BURST": "10000",
+        "TRADE_ENGINE_EDGE_HEARTBEAT_S": "3",
         "TRADE_ENGINE_MATCHER_LEASE_MS": "1000",
         **over,
     }
     return make(folder, private_ports=True, log_dir=folder / "logs", settings_over=settings)
+
+
+# What tests of orders and money do without: it only shows what is there, and starting it takes time.
+SHOWING = frozenset({"edge", "market_data"})
+
+
+@contextlib.asynccontextmanager
+async def engine_in(
+    servers: Servers, folder: Path, *, without: frozenset[str] = frozenset(), **how: Any
+) -> AsyncIterator[Engine]:
+    """An engine on a fresh database, as `stack_on` makes it; the database goes with it."""
+    dsn = servers.migrated_database()
+    stack = stack_on(servers, folder, dsn, **how)
+    stack.services = tuple(name for name in stack.services if name not in without)
+    async with running(stack) as engine:
+        yield engine
+    servers.drop_database(dsn)
 
 
 @contextlib.asynccontextmanager
@@ -166,3 +195,12 @@ async def running(stack: Stack) -> AsyncIterator[Engine]:
     finally:
         await engine.close()
         stack.stop()
+
+
+def start_beside(engine: Engine, service: str, log: Path, **over: str) -> subprocess.Popen:
+    """Another process of one of an engine's services, with settings of its own; whoever starts it ends it."""
+    environment = {**os.environ, **engine.stack.environment, **over}
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"services.{service}"], cwd=ROOT, env=environment, stdout=file, stderr=file
+        )
