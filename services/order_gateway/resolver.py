@@ -18,6 +18,7 @@ from exchange.matcher.v1 import command_pb2
 from prometheus_client import Counter
 
 from libs.db.pool import DatabaseAway
+from libs.ids import FIRST_ID
 from libs.reasons import Reason, Refused, RefusedError
 from services.order_gateway.amending import Amender
 from services.order_gateway.clients import MatcherClient
@@ -29,7 +30,6 @@ from services.order_gateway.wire import close_request
 BATCH_MAX = 500
 EVERY_S = 2.0
 SWEEP_PAGE = 200
-_FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 log = structlog.get_logger()
 RESOLVED = Counter("orders_resolved_total", "Orders that were stuck in PENDING", ["outcome"])
@@ -52,7 +52,7 @@ class Resolver:
         self._amender = amender
         self._after_s = after_s
         self._sweep_after_s = sweep_after_s
-        self._swept_until = _FIRST_ID
+        self._swept_until = FIRST_ID
 
     async def run(self) -> None:
         """Resolve until cancelled."""
@@ -101,7 +101,7 @@ class Resolver:
     async def sweep(self) -> None:
         """Compare the next page of open orders with the matcher's. Raises RefusedError, or what asyncpg raises."""
         page = await self._store.live(after=self._swept_until, quiet_s=self._sweep_after_s, limit=SWEEP_PAGE)
-        self._swept_until = page[-1].order_id if len(page) == SWEEP_PAGE else _FIRST_ID
+        self._swept_until = page[-1].order_id if len(page) == SWEEP_PAGE else FIRST_ID
         if not page:
             return
         results = await self._matcher.submit([

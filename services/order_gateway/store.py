@@ -1,11 +1,13 @@
 """The orders table."""
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from libs.db.pool import Pool
+from libs.ids import FIRST_ID, first_id_at
 from libs.money import format_units, parse_units
 from libs.orders import Choice, OrderType, PostOnly, SelfTrade, Side, Status, TimeInForce
 from libs.reasons import Reason
@@ -39,24 +41,36 @@ SELECT_BY_CLIENT_IDS = f"""
 SELECT {_COLUMNS} FROM unnest($1::uuid[], $2::text[]) AS n (user_id, client_order_id)
 JOIN orders.client_ids USING (user_id, client_order_id) JOIN orders.orders USING (user_id, client_order_id, order_id)
 """
-SELECT_BY_IDS = f"SELECT {_COLUMNS} FROM orders.orders WHERE order_id = ANY ($1::uuid[])"
+# By joins, one id at a time: a plan for any values spares no partition for `= ANY ($1)`.
+SELECT_BY_IDS = f"SELECT {_COLUMNS} FROM unnest($1::uuid[]) AS n (order_id) JOIN orders.orders USING (order_id)"
 # Every change that its snapshot sees was committed before it, so that this commit's flush covers it.
 SELECT_FLUSHED_PROGRESS = """
 WITH flush AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'flush', ''))
-SELECT o.order_id, o.status, o.version, o.released FROM flush, orders.orders o WHERE o.order_id = ANY ($1::uuid[])
+SELECT order_id, o.status, o.version, o.released
+FROM flush, unnest($1::uuid[]) AS n (order_id) JOIN orders.orders o USING (order_id)
 """
+# One question looks at so many of a user's orders and no more, whatever it picks among them. (No index by symbol or time
+# of change: it would cost every order, or every update of one.)
+LOOKED_AT_MAX = 5000
 SELECT_PAGE = f"""
 SELECT {_COLUMNS} FROM orders.orders
-WHERE user_id = $1 AND order_id < $2 AND ($3 = '' OR symbol = $3) AND (NOT $4 OR status IN (1, 2, 3))
-ORDER BY order_id DESC LIMIT $5
+WHERE user_id = $1 AND order_id < $2 AND order_id >= $3 AND ($4 = '' OR symbol = $4) ORDER BY order_id DESC LIMIT $5
+"""
+SELECT_LAST_LOOKED_AT = """
+SELECT order_id FROM orders.orders WHERE user_id = $1 AND order_id < $2 ORDER BY order_id DESC OFFSET $3 - 1 LIMIT 1
+"""
+# How many are open has a limit of its own. A statement for itself: a plan for any question could not use their index.
+SELECT_OPEN_PAGE = f"""
+SELECT {_COLUMNS} FROM orders.orders
+WHERE user_id = $1 AND order_id < $2 AND ($3 = '' OR symbol = $3) AND status IN (1, 2, 3) ORDER BY order_id DESC LIMIT $4
 """
 SELECT_OPEN = f"""
 SELECT {_COLUMNS} FROM orders.orders WHERE user_id = $1 AND status IN (1, 2, 3) ORDER BY order_id DESC LIMIT $2
 """
-# Bounded by the newest orders: an index by time of change would cost every update of every order.
-NEWEST_MAX = 5000
 SELECT_CHANGED = f"""
-SELECT * FROM (SELECT {_COLUMNS} FROM orders.orders WHERE user_id = $1 ORDER BY order_id DESC LIMIT {NEWEST_MAX}) AS newest
+SELECT * FROM (
+    SELECT {_COLUMNS} FROM orders.orders WHERE user_id = $1 ORDER BY order_id DESC LIMIT {LOOKED_AT_MAX}
+) AS newest
 WHERE updated_at >= $2 ORDER BY updated_at DESC LIMIT $3
 """
 SELECT_PENDING = f"""
@@ -65,7 +79,8 @@ ORDER BY created_at LIMIT $2
 """
 SELECT_LIVE = f"""
 SELECT {_COLUMNS} FROM orders.orders
-WHERE status IN (2, 3) AND order_id > $1 AND updated_at < now() - $2 * interval '1 second' ORDER BY order_id LIMIT $3
+WHERE status IN (2, 3) AND order_id > $1 AND order_id < $2 AND updated_at < now() - $3 * interval '1 second'
+ORDER BY order_id LIMIT $4
 """
 # Rows are locked in the order of their ids, so that the reply's update and the event's never deadlock. With
 # synchronous_commit off the change is visible to everybody at once and not yet flushed: the order events say the same and
@@ -162,10 +177,21 @@ class OrderStore:
         rows = await self._pool.fetch(SELECT_FLUSHED_PROGRESS, list(order_ids))
         return {str(row["order_id"]): Progress(Status(row["status"]), row["version"], row["released"]) for row in rows}
 
-    async def page(self, user_id: str, *, before: str, symbol: str, open_only: bool, limit: int) -> list[OrderRow]:
-        """A user's orders older than `before`, newest first."""
-        rows = await self._pool.fetch(SELECT_PAGE, user_id, before, symbol, open_only, limit)
-        return [_order(row) for row in rows]
+    async def page(
+        self, user_id: str, *, before: str, symbol: str, open_only: bool, limit: int
+    ) -> tuple[list[OrderRow], str]:
+        """A user's orders older than `before`, newest first; and before which the next page begins, "" after the last.
+
+        With a symbol, a page may have fewer than there are: then it has looked at LOOKED_AT_MAX orders.
+        """
+        if open_only:
+            rows = await self._pool.fetch(SELECT_OPEN_PAGE, user_id, before, symbol, limit)
+            return _page(rows, limit, "")
+        end = ""
+        if symbol:
+            end = str(await self._pool.fetchval(SELECT_LAST_LOOKED_AT, user_id, before, LOOKED_AT_MAX) or "")
+        rows = await self._pool.fetch(SELECT_PAGE, user_id, before, end or FIRST_ID, symbol, limit)
+        return _page(rows, limit, end)
 
     async def open_orders(self, user_id: str, limit: int) -> list[OrderRow]:
         """A user's orders that are not final, newest first."""
@@ -181,7 +207,8 @@ class OrderStore:
 
     async def live(self, *, after: str, quiet_s: float, limit: int) -> list[OrderRow]:
         """Open orders with an id after this one that have not changed for a while, in the order of their ids."""
-        return [_order(row) for row in await self._pool.fetch(SELECT_LIVE, after, quiet_s, limit)]
+        youngest = first_id_at(time.time() - quiet_s)  # what is younger has changed since then: it is not looked at
+        return [_order(row) for row in await self._pool.fetch(SELECT_LIVE, after, youngest, quiet_s, limit)]
 
     async def intend(self, order_id: str, amendment: Amendment, increase: int) -> OrderRow | None:
         """Record a change that needs money; None where the order is not open, or another such change is under way."""
@@ -206,6 +233,11 @@ class OrderStore:
         """Bring rows up to these versions; what is newer already stays. `flush` waits until it is on disk."""
         columns = [list(column) for column in zip(*changes, strict=True)]
         await self._pool.execute(UPDATE_STATES, *columns, "on" if flush else "off")
+
+
+def _page(rows: Sequence[Any], limit: int, looked_until: str) -> tuple[list[OrderRow], str]:
+    orders = [_order(row) for row in rows]
+    return orders, orders[-1].order_id if len(orders) == limit else looked_until
 
 
 def _values(order: OrderRow) -> tuple[Any, ...]:

@@ -3,15 +3,17 @@
 Its partitions follow time, so that questions say how far back they go, and pages end at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from libs.db.pool import Pool
+from libs.ids import FIRST_ID
 
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 START_OF_TIME = datetime.min.replace(tzinfo=UTC)
 RESOLUTION = timedelta(microseconds=1)
+_REACHES = (timedelta(days=2), timedelta(days=60))
 
 _TRADE = "trade_id::text, sequence, symbol, price, quantity, maker_side, executed_at"
 SELECT_TRADES = f"""
@@ -25,12 +27,17 @@ WHERE symbol = $1 AND executed_at >= $2 AND sequence > $3
 ORDER BY executed_at, sequence LIMIT $4
 """
 SELECT_NEWEST = """
-SELECT sequence, executed_at FROM settlement.trades WHERE symbol = $1 ORDER BY executed_at DESC, sequence DESC LIMIT 1
-"""
-SELECT_FIRST_SINCE = """
 SELECT sequence, executed_at FROM settlement.trades WHERE symbol = $1 AND executed_at >= $2
+ORDER BY executed_at DESC, sequence DESC LIMIT 1
+"""
+SELECT_FIRST_BETWEEN = """
+SELECT sequence, executed_at FROM settlement.trades WHERE symbol = $1 AND executed_at >= $2 AND executed_at < $3
 ORDER BY executed_at, sequence LIMIT 1
 """
+
+
+# One question looks at so many of a user's fills of each side and no more, whatever it picks among them.
+LOOKED_AT_MAX = 5000
 
 
 def _side(number: int, party: str, received: str) -> str:
@@ -41,12 +48,24 @@ def _side(number: int, party: str, received: str) -> str:
      FROM settlement.trades
      WHERE {party}_user_id = $1 AND ($2 = '' OR symbol = $2) AND ($3::uuid IS NULL OR {party}_order_id = $3)
        AND executed_at >= $4 AND executed_at < $5 AND (executed_at, trade_id) < ($6, $7::uuid)
+       AND (executed_at, trade_id) >= ($9, $10::uuid)
      ORDER BY executed_at DESC, trade_id DESC LIMIT $8)"""
+
+
+def _last_looked_at(party: str) -> str:
+    return f"""
+    (SELECT executed_at, trade_id FROM settlement.trades
+     WHERE {party}_user_id = $1 AND executed_at >= $2 AND executed_at < $3 AND (executed_at, trade_id) < ($4, $5::uuid)
+     ORDER BY executed_at DESC, trade_id DESC OFFSET $6 - 1 LIMIT 1)"""
 
 
 SELECT_FILLS = f"""
 SELECT * FROM ({_side(1, "buyer", "base")} UNION ALL {_side(2, "seller", "quote")}) AS fills
 ORDER BY executed_at DESC, trade_id DESC LIMIT $8
+"""
+SELECT_LAST_LOOKED_AT = f"""
+SELECT executed_at, trade_id::text FROM ({_last_looked_at("buyer")} UNION ALL {_last_looked_at("seller")}) AS ends
+ORDER BY executed_at DESC, ends.trade_id DESC LIMIT 1
 """
 SELECT_WHOLE = "SELECT whole_until, whole_time FROM settlement.tapes WHERE symbol = $1"
 UPDATE_WHOLE = """
@@ -69,15 +88,38 @@ class Tape:
         self, symbol: str, *, since: datetime, until: datetime, before: tuple[datetime, int], limit: int
     ) -> list[Any]:
         """Trades of a symbol between two times, newest first, from before a (time, number)."""
-        return list(await self._pool.fetch(SELECT_TRADES, symbol, since, _end(until, before[0]), *before, limit))
+        until = _end(until, before[0])
+        rows: list[Any] = []
+        for start in _starts(since, until):
+            rows = await self._pool.fetch(SELECT_TRADES, symbol, start, until, *before, limit)
+            if len(rows) == limit:
+                break
+        return rows
 
     async def fills(
         self, user_id: str, *, symbol: str, order_id: str, since: datetime, until: datetime,
         before: tuple[datetime, str], limit: int,
-    ) -> list[Any]:  # fmt: skip
-        """Both sides of a user, newest first, from before a (time, trade id); empty symbol or order means all."""
-        values = (user_id, symbol, order_id or None, since, _end(until, before[0]), *before, limit)
-        return list(await self._pool.fetch(SELECT_FILLS, *values))
+    ) -> tuple[list[Any], tuple[datetime, str] | None]:  # fmt: skip
+        """Both sides of a user, newest first, before a (time, trade id); and where the next page begins; None: nowhere.
+
+        Empty symbol or order means all. With one of them, a page may have fewer than there are: then it has looked at
+        LOOKED_AT_MAX fills of a side.
+        """
+        until = _end(until, before[0])
+        rows: list[Any] = []
+        for start in _starts(since, until):
+            end = None
+            if symbol or order_id:
+                end = await self._pool.fetchrow(SELECT_LAST_LOOKED_AT, user_id, start, until, *before, LOOKED_AT_MAX)
+            looked_until: tuple[datetime, str] = tuple(end) if end else (start, FIRST_ID)
+            rows = await self._pool.fetch(
+                SELECT_FILLS, user_id, symbol, order_id or None, looked_until[0], until, *before, limit, *looked_until
+            )
+            if len(rows) == limit:
+                return rows, (rows[-1]["executed_at"], rows[-1]["trade_id"])
+            if end:
+                return rows, looked_until
+        return rows, None
 
     async def after(self, symbol: str, place: tuple[datetime, int], limit: int) -> list[Any]:
         """Trades of a symbol from after a (time, number), oldest first; with holes where some are not settled yet."""
@@ -85,24 +127,27 @@ class Tape:
 
     async def newest(self, symbol: str) -> tuple[datetime, int]:
         """The (time, number) of the newest settled trade."""
-        row = await self._pool.fetchrow(SELECT_NEWEST, symbol)
-        return (START_OF_TIME, 0) if row is None else (row["executed_at"], row["sequence"])
+        for start in _starts(START_OF_TIME, END_OF_TIME):
+            row = await self._pool.fetchrow(SELECT_NEWEST, symbol, start)
+            if row is not None:
+                return row["executed_at"], row["sequence"]
+        return START_OF_TIME, 0
 
     async def place_of(self, symbol: str, sequence: int) -> tuple[datetime, int]:
         """A (time, number) from which on every trade after this number is found.
 
-        By halving the time: about fifty keyed reads.
+        By halving the time: about fifty keyed reads, each of half as many days as the one before.
         """
         low, (high, newest) = START_OF_TIME, await self.newest(symbol)
         if sequence >= newest:
             return high, sequence
-        first = await self._pool.fetchrow(SELECT_FIRST_SINCE, symbol, low)
+        first = await self._pool.fetchrow(SELECT_FIRST_BETWEEN, symbol, low, high)
         if first is None or first["sequence"] > sequence:
             return low, sequence
         low = first["executed_at"]
         while high - low > RESOLUTION:
             middle = low + (high - low) / 2
-            row = await self._pool.fetchrow(SELECT_FIRST_SINCE, symbol, middle)
+            row = await self._pool.fetchrow(SELECT_FIRST_BETWEEN, symbol, middle, high)
             if row is not None and row["sequence"] <= sequence:
                 low = row["executed_at"]
             else:
@@ -122,6 +167,15 @@ class Tape:
         """These trades, as far as they are on the tape."""
         ids, times = [trade_id for trade_id, _ in trades], [time for _, time in trades]
         return {row["trade_id"]: row for row in await self._pool.fetch(SELECT_BY_ID, ids, times)}
+
+
+def _starts(since: datetime, until: datetime) -> Iterator[datetime]:
+    """From when on to look: a page is mostly full of the last days, and every day is a partition to look into."""
+    newest = min(until, datetime.now(UTC))
+    for reach in _REACHES:
+        if newest - since > reach:  # the other way round it would be before the year 1
+            yield newest - reach
+    yield since
 
 
 def _end(until: datetime, before: datetime) -> datetime:

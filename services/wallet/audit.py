@@ -10,11 +10,11 @@ from itertools import pairwise
 from typing import Any
 
 from libs.db.pool import Pool
+from libs.ids import FIRST_ID, LAST_ID
 
 EXAMPLES_MAX = 5
 ENTRIES_PER_PART = 1_000_000
 # Every account is above the first of these ids and at or below the last.
-FIRST, LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 SUMS_TO_ZERO = """
 SELECT count(*) AS looked_at,
@@ -96,7 +96,7 @@ def _part_of(sql: str, after: str, until: str) -> str:
 
 
 # Each check as one statement over all accounts.
-CHECKS = {name: _part_of(sql, FIRST, LAST) for name, sql in _CHECKS.items()}
+CHECKS = {name: _part_of(sql, FIRST_ID, LAST_ID) for name, sql in _CHECKS.items()}
 
 # The services' connections avoid scans; an audit is made of them. Sorting in memory what fits there is much faster.
 SCAN_FREELY = """
@@ -125,9 +125,9 @@ async def audit(pool: Pool, *, entries_per_part: int = ENTRIES_PER_PART) -> Asyn
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         await connection.execute(SCAN_FREELY)
         rows = await connection.fetch(SELECT_PARTS, entries_per_part, timeout=AUDIT_TIMEOUT_S)
-        borders = [FIRST, *(row[0] for row in rows[:-1]), LAST]
+        borders = [FIRST_ID, *(row[0] for row in rows[:-1]), LAST_ID]
         for name, sql in _CHECKS.items():
-            parts = list(pairwise(borders)) if "{after}" in sql else [(FIRST, LAST)]
+            parts = list(pairwise(borders)) if "{after}" in sql else [(FIRST_ID, LAST_ID)]
             async for result in _check(connection, name, sql, parts):
                 yield result
 

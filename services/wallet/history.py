@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from libs.db.pool import Pool
-from libs.ids import parse_id
+from libs.ids import FIRST_ID, parse_id
 from libs.paging import bad_token, parse_token, token_after
 from libs.reasons import RefusedError
 from services.wallet.core.operations import Kind
@@ -52,7 +52,7 @@ ORDER BY created_at, order_id LIMIT $4
 """
 _TOKEN_PART = re.compile(r"([A-Z0-9]{2,12})\.([1-9][0-9]{0,17})", re.ASCII)
 TOKEN_PARTS_MAX = 1000
-_BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), "00000000-0000-0000-0000-000000000000")
+_BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), FIRST_ID)
 
 
 class EntryRow(NamedTuple):

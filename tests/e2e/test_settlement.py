@@ -19,7 +19,7 @@ from cli.processes import free_port
 from libs.bus import topology
 from libs.bus.interface import Message
 from libs.ids import new_id
-from tests.support.engine import Engine, running, stack_on
+from tests.support.engine import SHOWING, Engine, engine_in, start_beside
 from tests.support.servers import Servers
 from tests.support.trading import Pair, publish, trade_messages, until
 
@@ -30,18 +30,15 @@ FAST = {"TRADE_ENGINE_SETTLEMENT_RECONCILE_GRACE_S": "0.5", "TRADE_ENGINE_SETTLE
 @pytest.fixture(params=["rabbitmq", "embedded"])
 async def either(request, servers: Servers, tmp_path: Path):
     """An engine of the test's own on either bus."""
-    dsn = servers.migrated_database()
-    async with running(stack_on(servers, tmp_path, dsn, rabbitmq=request.param == "rabbitmq", **FAST)) as engine:
+    on_rabbitmq = request.param == "rabbitmq"
+    async with engine_in(servers, tmp_path, without=SHOWING, rabbitmq=on_rabbitmq, **FAST) as engine:
         yield engine
-    servers.drop_database(dsn)
 
 
 @pytest.fixture
 async def on_rabbitmq(servers: Servers, tmp_path: Path):
-    dsn = servers.migrated_database()
-    async with running(stack_on(servers, tmp_path, dsn, **FAST)) as engine:
+    async with engine_in(servers, tmp_path, without=SHOWING, **FAST) as engine:
         yield engine
-    servers.drop_database(dsn)
 
 
 async def channel_of(engine: Engine):
@@ -191,6 +188,64 @@ async def _counts(engine: Engine, count: int) -> bool:
     return len(await letters(engine)) == count
 
 
+async def test_the_tape_is_listed_newest_first_in_pages_and_by_time(engine: Engine) -> None:
+    pair = await Pair(engine, "SOL/USDT").fund()
+    for _ in range(3):  # in commits of their own, so that their times differ
+        await pair.trade(1)
+    assert (await engine.quiet()).clean
+
+    def listed(*arguments: str) -> dict:
+        return json.loads(command(engine, "trades", "--symbol", "SOL-USDT", "--json", *arguments).stdout)
+
+    page = listed("--limit", "2")
+    newest, middle = page["trades"]
+    oldest = listed("--limit", "1", "--page", page["nextPageToken"])["trades"][0]
+    numbers = [int(trade["sequence"]) for trade in (newest, middle, oldest)]
+    assert numbers == [numbers[0], numbers[0] - 1, numbers[0] - 2]
+    span = listed("--since", oldest["executedAt"], "--until", newest["executedAt"])["trades"]
+    assert {middle["tradeId"], oldest["tradeId"]} <= {trade["tradeId"] for trade in span}
+    assert newest["tradeId"] not in {trade["tradeId"] for trade in span}
+    assert str(numbers[0]) in command(engine, "trades", "--symbol", "SOL/USDT").stdout
+
+
+async def test_settlements_are_watched_over_a_restart_until_ctrl_c(on_rabbitmq: Engine) -> None:
+    engine = on_rabbitmq
+    pair = await Pair(engine).fund()
+    watch = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", "settlement", "watch", "--symbol", "BTC/USDT", "--after", "0",
+        cwd=ROOT, env={**os.environ, **engine.stack.environment}, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert watch.stdout is not None
+    async with asyncio.timeout(40):
+        for number in ("1", "2"):
+            await pair.trade(1)
+            assert json.loads(await watch.stdout.readline())["sequence"] == number
+            engine.stack.send("settlement", signal.SIGTERM)
+            await asyncio.to_thread(engine.stack.process("settlement").wait)
+            await asyncio.to_thread(engine.stack.wait_healthy, "settlement")
+        watch.send_signal(signal.SIGINT)
+        assert await watch.wait() == 0
+    unknown = command(engine, "watch", "--symbol", "NO/SUCH")
+    assert (unknown.returncode, "SYMBOL_UNKNOWN" in unknown.stderr) == (1, True), unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--symbol", "NO/SUCH"), 1, "SYMBOL_UNKNOWN"),
+        (("--symbol", "BTC/USDT", "--since", "yesterday"), 2, "is not a time such as"),
+        (("--symbol", "BTC/USDT", "--page", "x"), 1, "PAGE_INVALID"),
+        (("--symbol", "BTC/USDT", "--limit", "1001"), 2, "--limit"),
+        ((), 2, "--symbol"),
+    ],
+)
+async def test_a_bad_list_of_trades_is_refused_with_an_exit_code(
+    engine: Engine, arguments, code: int, said: str
+) -> None:
+    done = command(engine, "trades", *arguments)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
 @pytest.mark.parametrize("ids", [["x" * 101], ["\x00"], [str(number) for number in range(501)]])
 async def test_a_bad_retry_names_the_field(engine: Engine, ids: list[str]) -> None:
     request = settlement_pb2.RetryDeadLettersRequest(letter_ids=ids)
@@ -282,11 +337,11 @@ async def test_a_market_nobody_knows_cannot_be_reconciled(engine: Engine) -> Non
 
 async def test_two_settlements_share_the_work(on_rabbitmq: Engine, tmp_path: Path) -> None:
     engine = on_rabbitmq
-    environment = {
-        **os.environ, **engine.stack.environment, "TRADE_ENGINE_SETTLEMENT_PORT": str(free_port()),
-        "TRADE_ENGINE_SETTLEMENT_METRICS_PORT": str(free_port()), "TRADE_ENGINE_RABBITMQ_PREFETCH": "1",
+    over = {
+        "TRADE_ENGINE_SETTLEMENT_PORT": str(free_port()), "TRADE_ENGINE_SETTLEMENT_METRICS_PORT": str(free_port()),
+        "TRADE_ENGINE_RABBITMQ_PREFETCH": "1",
     }  # fmt: skip
-    second = another_settlement(environment, tmp_path / "second.log")
+    second = start_beside(engine, "settlement", tmp_path / "second.log", **over)
     try:
         pairs = [await Pair(engine, symbol).fund() for symbol in ("BTC/USDT", "ETH/USDT", "SOL/USDT", "BTC/EUR")]
         await until(lambda: _consumers(engine, 2))
@@ -298,13 +353,6 @@ async def test_two_settlements_share_the_work(on_rabbitmq: Engine, tmp_path: Pat
     finally:
         second.terminate()
         assert second.wait(20) == 0
-
-
-def another_settlement(environment: dict[str, str], path: Path) -> subprocess.Popen:
-    with path.open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "services.settlement"], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
 
 
 async def _consumers(engine: Engine, count: int) -> bool:

@@ -8,8 +8,9 @@ import pytest
 
 from libs.db.migrations import migrate_down, migrate_up, read_migrations
 from libs.db.pool import KEYED_PLANS
-from libs.ids import new_id
+from libs.ids import first_id_at, new_id
 from services.order_gateway import store
+from tests.support.plans import generic_plan
 
 INSERT = """
 INSERT INTO orders.orders (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity,
@@ -23,8 +24,7 @@ BY_MONTH = 18
 
 def id_at(time: datetime) -> str:
     """A UUIDv7 of that time."""
-    milliseconds = f"{int(time.timestamp() * 1000):012x}"
-    return f"{milliseconds[:8]}-{milliseconds[8:]}{new_id()[13:]}"
+    return f"{first_id_at(time.timestamp())[:13]}{new_id()[13:]}"
 
 
 @pytest.fixture
@@ -75,10 +75,7 @@ STATEMENTS = [
 async def test_statements_by_id_touch_one_partition(connection, statement: str, arguments) -> None:
     order_id = id_at(datetime.now(UTC))
     await connection.execute(INSERT, order_id, new_id(), new_id(), OPEN)
-    await connection.execute("SET plan_cache_mode = force_generic_plan")
-    plan = "\n".join(
-        row[0] for row in await connection.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) {statement}", *arguments([order_id]))
-    )
+    plan = "\n".join(await generic_plan(connection, statement, arguments([order_id])))
     scanned = {
         partition
         for partition, rest in re.findall(r"(?:Scan|Update)[^\n]* on (orders_\w+)[^\n]*(\([^()]*\))\n", plan)

@@ -115,8 +115,8 @@ async def test_what_another_wallet_moved_is_told_too(engine: Engine, pool_of_eng
     stream.cancel()
 
 
-async def test_amounts_beyond_a_bigint_of_units_are_exact(fresh_engine: Engine) -> None:
-    engine = fresh_engine
+async def test_amounts_beyond_a_bigint_of_units_are_exact(fresh_core: Engine) -> None:
+    engine = fresh_core
     user, order = await engine.user(EUR="999999999999.99999999"), new_id()
     await reserve(engine, user, "999999999999.99999998", order, "EUR")
     assert (await engine.balances(user))["EUR"] == ("0.00000001", "999999999999.99999998")

@@ -1,0 +1,53 @@
+"""Limits where Redis hangs: nobody waits for it, and they are shared again when it is back."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.embedded import EmbeddedRedis
+from libs import limiter
+from libs.limiter import SharedLimit
+
+PER_S = 5
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_a_redis_that_hangs_is_not_waited_for(
+    redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = SharedLimit("tests", per_s=PER_S, burst=100 * PER_S, redis_url=redis_server.url)
+    other = SharedLimit("tests", per_s=PER_S, burst=100 * PER_S, redis_url=redis_server.url)
+    assert (await limit.hit("ann"))[1].remaining == 100 * PER_S - 1
+    asked: list[tuple] = []
+    hit = limit._shared.hit
+
+    async def counting(*args, **how):
+        asked.append(args)
+        return await hit(*args, **how)
+
+    monkeypatch.setattr(limit._shared, "hit", counting)
+    monkeypatch.setattr(limiter, "ALONE_FOR_S", 3600.0)
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(60):  # redis-py itself would wait longer for them
+            for used in range(1, 21):
+                admitted, standing = await limit.hit("ann")
+                assert admitted
+                assert standing.remaining == 100 * PER_S - used, "counted by itself"
+    finally:
+        os.kill(redis_server.pid, signal.SIGCONT)
+    assert len(asked) == 1
+    monkeypatch.setattr(limit, "_alone_until", 0.0)
+    await limit.hit("ann")
+    assert (await other.hit("ann"))[1].remaining <= 100 * PER_S - 3, "shared again"
