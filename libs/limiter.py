@@ -1,5 +1,6 @@
 """How often somebody may do something: counted in Redis, shared by all processes; by each alone while Redis is away."""
 
+import asyncio
 import math
 import time
 from typing import NamedTuple
@@ -10,6 +11,8 @@ import structlog
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import Counter
 
+PATIENCE_S = 0.25
+ALONE_FOR_S = 2.0
 TAKEN_FOR_S = 1.0
 KNOWN_MAX = 100_000
 
@@ -26,13 +29,17 @@ class Standing(NamedTuple):
 
 
 class SharedLimit:
-    """`per_s` in the long run; `burst` may come in `burst / per_s` seconds. Limits protect from load, not money."""
+    """`per_s` in the long run; `burst` may come in `burst / per_s` seconds. Limits protect from load, not money.
+
+    So nobody waits for a Redis that is away or hangs: after PATIENCE_S it is not asked again for ALONE_FOR_S.
+    """
 
     def __init__(self, name: str, *, per_s: int, burst: int, redis_url: str) -> None:
         self.change(per_s=per_s, burst=burst)
         storage = limits.aio.storage.RedisStorage(f"async+{redis_url}", implementation="redispy", key_prefix=name)
         self._shared = SlidingWindowCounterRateLimiter(storage)
         self._alone = SlidingWindowCounterRateLimiter(limits.aio.storage.MemoryStorage())
+        self._alone_until = 0.0
 
     def change(self, *, per_s: int, burst: int) -> None:
         """Another limit from now on; who has used up the old one begins anew."""
@@ -41,12 +48,15 @@ class SharedLimit:
 
     async def hit(self, who: str, *, cost: int = 1) -> tuple[bool, Standing]:
         """Whether it is within the limit, which then is used up by that much; and what is left of it."""
-        try:
-            return await self._hit(self._shared, who, cost)
-        except Exception as error:  # noqa: BLE001 - whatever the storage raises, trading goes on
-            AWAY.inc()
-            log.warning("a limit is checked without Redis", error=f"{type(error).__name__}: {error}")
-            return await self._hit(self._alone, who, cost)
+        if time.monotonic() >= self._alone_until:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    return await self._hit(self._shared, who, cost)
+            except Exception as error:  # noqa: BLE001 - whatever the storage raises, trading goes on
+                self._alone_until = time.monotonic() + ALONE_FOR_S
+                log.warning("limits are checked without Redis", error=f"{type(error).__name__}: {error}")
+        AWAY.inc()
+        return await self._hit(self._alone, who, cost)
 
     async def _hit(self, limiter: SlidingWindowCounterRateLimiter, who: str, cost: int) -> tuple[bool, Standing]:
         admitted = await limiter.hit(self.item, who, cost=cost)

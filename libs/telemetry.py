@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import Any, TextIO
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
@@ -16,6 +17,7 @@ RPC_TOTAL = Counter("rpc_server_requests_total", "Finished calls", ["method", "c
 BUS_PUBLISHED = Counter("bus_published_total", "Messages confirmed by the bus", ["exchange"])
 BUS_CONSUMED = Counter("bus_consumed_total", "Messages acknowledged after their effect", ["queue"])
 BUS_RETRIES = Counter("bus_retries_total", "Batches that were tried again after a passing fault", ["queue"])
+LOG_WRITES_LOST = Counter("log_writes_lost_total", "Writes to the log that failed, such as to a full disk")
 
 
 _level = logging.INFO
@@ -37,6 +39,25 @@ def _drop_below_level(
     return event
 
 
+class _Unfailing:
+    """A stream for logs: where they cannot be written, what they tell of goes on all the same."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except OSError:
+            LOG_WRITES_LOST.inc()
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            LOG_WRITES_LOST.inc()
+
+
 def setup_logging(*, service: str, level: str, json: bool) -> None:
     """Send structlog and the standard library's logging to stderr, one line an event."""
     shared: list[structlog.typing.Processor] = [
@@ -50,13 +71,14 @@ def setup_logging(*, service: str, level: str, json: bool) -> None:
         if json
         else [structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)]
     )
+    stream: Any = _Unfailing(sys.stderr)
     structlog.configure(
         processors=[_drop_below_level, *shared, *render],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[
         structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared, *render,
     ]))  # fmt: skip

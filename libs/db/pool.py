@@ -10,14 +10,15 @@ from libs.config import Database
 from libs.money import DECIMALS, UNIT
 
 Pool = asyncpg.Pool
-# What a server that is away, starting or stopping makes asyncpg raise.
+# What makes asyncpg raise while a server is away, or is there but cannot do its work for now (PostgreSQL, appendix A).
 DatabaseAway = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.OperatorInterventionError,  # starting, stopping, a statement cancelled
+    asyncpg.InsufficientResourcesError,  # disk full, memory, too many connections
+    asyncpg.PostgresSystemError,  # reading or writing a file failed
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a host's answer to a full disk
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a connection that broke at a moment which asyncpg had not foreseen
 )

@@ -19,6 +19,7 @@ from services.edge.health import Readiness
 from services.edge.identity import Identity
 from services.edge.middleware import Chain, RateLimit
 from services.edge.protocol import GuardedProtocol
+from services.edge.streaming import Streams
 
 WEBSOCKET_MAX_BYTES = 16_384
 WEBSOCKET_PING_S = 20.0
@@ -41,7 +42,10 @@ async def main(settings: Settings) -> None:
     on_reload("edge.rate_per_s", "edge.rate_burst", apply=lambda changed: rate_limit.change(changed.edge))
     chain = Chain(settings=mine, identity=identity, rate_limit=rate_limit)
     readiness = Readiness(settings, backends)
-    app = build_app(settings=mine, chain=chain, backends=backends, identity=identity, readiness=readiness)
+    streams = Streams(mine.streams_max, each=mine.streams_per_caller)
+    app = build_app(
+        settings=mine, chain=chain, backends=backends, identity=identity, readiness=readiness, streams=streams
+    )
     GuardedProtocol.head_timeout_s = mine.head_timeout_s
     config = uvicorn.Config(
         app, host=mine.host, port=mine.port, http=GuardedProtocol, log_config=None, access_log=False, server_header=False,
@@ -56,6 +60,7 @@ async def main(settings: Settings) -> None:
 
     async def drained() -> None:
         await until_told_to_stop()
+        streams.end()
         server.should_exit = True  # stop listening, end sockets, and drain
         await serving
 

@@ -25,9 +25,9 @@ from libs.version import VERSION
 from services.edge.backends import GATEWAY, SERVICES, Backends, Origin
 from services.edge.cache import Answers
 from services.edge.feeds import Feeds
-from services.edge.health import Readiness
+from services.edge.health import Lately, Readiness
 from services.edge.identity import SOCKET_TOKEN_LIFE_S, Identity, Signed
-from services.edge.middleware import Chain, Handler, json_response, raw_path
+from services.edge.middleware import Chain, Handler, json_response, raw_path, who
 from services.edge.pages import pages
 from services.edge.problems import problem
 from services.edge.routes import Match, Route, RouteTable
@@ -46,10 +46,10 @@ EXPOSED_HEADERS = [REQUEST_ID, "retry-after", "ratelimit-limit", "ratelimit-rema
 class Api:
     """Calls the RPC that a request means."""
 
-    def __init__(self, *, settings: Edge, table: RouteTable, backends: Backends) -> None:
+    def __init__(self, *, table: RouteTable, backends: Backends, streams: Streams) -> None:
         self._table = table
         self._backends = backends
-        self._streams = Streams(settings.streams_max)
+        self._streams = streams
         self._answers = Answers()
 
     async def handle(self, request: Request) -> Response:
@@ -69,7 +69,8 @@ class Api:
         if route.method.server_streaming:
             call = self._backends.stream(route.method, message, origin)
             name = route.method.containing_service.name
-            return await self._streams.answer(call, dependency=name, body=route.response_body)
+            holder = "" if caller.is_service else who(request)
+            return await self._streams.answer(call, holder=holder, dependency=name, body=route.response_body)
 
         async def ask() -> bytes:
             started_ns = time.time_ns()
@@ -129,7 +130,13 @@ class Doors:
             return
         self._open[address] += 1
         try:
-            await Socket(socket, feeds=self._feeds, backends=self._backends, origin=origin).run()
+            await Socket(
+                socket,
+                feeds=self._feeds,
+                backends=self._backends,
+                origin=origin,
+                heartbeat_s=self._settings.heartbeat_s,
+            ).run()
         finally:
             self._open[address] -= 1
             if not self._open[address]:
@@ -154,12 +161,13 @@ class Doors:
 
 
 def build_app(
-    *, settings: Edge, chain: Chain, backends: Backends, identity: Identity, readiness: Readiness
+    *, settings: Edge, chain: Chain, backends: Backends, identity: Identity, readiness: Readiness, streams: Streams
 ) -> Starlette:
     """The application; it opens nothing and owns nothing."""
     table = RouteTable(SERVICES)
-    api = Api(settings=settings, table=table, backends=backends)
+    api = Api(table=table, backends=backends, streams=streams)
     doors = Doors(settings=settings, identity=identity, backends=backends)
+    parts_lately, metrics_lately = Lately(readiness.check), Lately(_metrics)
 
     async def live(request: Request) -> Response:
         del request
@@ -167,17 +175,17 @@ def build_app(
 
     async def ready(request: Request) -> Response:
         del request
-        is_ready, parts = await readiness.check()
+        is_ready, parts = await parts_lately.see()
         content = {"status": "ready" if is_ready else "not ready", "parts": parts}
         return json_response(content, 200 if is_ready else 503)
 
     async def metrics(request: Request) -> Response:
         del request
-        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        return Response(await metrics_lately.see(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     async def status(request: Request) -> Response:
         request.state.route = "/api/v1/status"
-        is_ready, _ = await readiness.check_lately()
+        is_ready, _ = await parts_lately.see()
         content = {"status": "ready" if is_ready else "degraded", "version": VERSION}
         return json_response({**content, "serverTimeMs": time.time_ns() // 1_000_000})
 
@@ -219,6 +227,10 @@ def build_app(
     )
     app.router.default = rest  # a path with a line break matches none of starlette's patterns
     return app
+
+
+async def _metrics() -> bytes:
+    return prometheus_client.generate_latest()
 
 
 def _tells_order(route: Route) -> bool:

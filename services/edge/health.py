@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Generic, TypeVar
 
 import asyncpg
 import redis.asyncio
@@ -12,13 +13,33 @@ from aiormq import connect as amqp_connect
 from aiormq.exceptions import AMQPError
 
 from libs.config import Settings
+from libs.db.pool import DatabaseAway
 from libs.rpc.client import open_channel
 from services.edge.backends import SERVICES, Backends, says_serving
 
 LEADERS = "SELECT address FROM matcher.shards WHERE address <> ''"
 _TIMEOUT_S = 2.0
 _LATELY_S = 1.0
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, redis.exceptions.RedisError, AMQPError)
+_AWAY = (*DatabaseAway, asyncpg.PostgresError, redis.exceptions.RedisError, AMQPError)
+
+Seen = TypeVar("Seen")
+
+
+class Lately(Generic[Seen]):
+    """What was seen within the last second, so that anybody may ask for it, as often as they like."""
+
+    def __init__(self, look: Callable[[], Awaitable[Seen]]) -> None:
+        self._look = look
+        self._looking = asyncio.Lock()
+        self._seen: tuple[float, Seen] | None = None
+
+    async def see(self) -> Seen:
+        """Look, or tell what was seen; who asks while somebody looks waits for that. Raises what looking raises."""
+        async with self._looking:
+            if self._seen is None or time.monotonic() - self._seen[0] > _LATELY_S:
+                seen = await self._look()
+                self._seen = time.monotonic(), seen
+            return self._seen[1]
 
 
 class Readiness:
@@ -26,9 +47,6 @@ class Readiness:
 
     def __init__(self, settings: Settings, backends: Backends) -> None:
         self._settings = settings
-        self._looking = asyncio.Lock()
-        self._looked_at = -_LATELY_S - 1
-        self._seen: tuple[bool, dict[str, dict[str, object]]] = (False, {})
         self._probes: dict[str, Callable[[], Awaitable[bool]]] = {
             "postgresql": self._postgresql,
             "redis": self._redis,
@@ -43,14 +61,6 @@ class Readiness:
         results = await asyncio.gather(*(self._timed(probe) for probe in self._probes.values()))
         parts = dict(zip(self._probes, results, strict=True))
         return all(part["ready"] for part in parts.values()), parts
-
-    async def check_lately(self) -> tuple[bool, dict[str, dict[str, object]]]:
-        """As `check`, but not asked more often than once a second."""
-        async with self._looking:
-            if time.monotonic() - self._looked_at > _LATELY_S:
-                self._seen = await self.check()
-                self._looked_at = time.monotonic()
-        return self._seen
 
     async def _timed(self, probe: Callable[[], Awaitable[bool]]) -> dict[str, object]:
         started = time.perf_counter()

@@ -128,12 +128,12 @@ class Chain:
         Credentials that are wrong are counted for their address, so that guessing is limited, too.
         """
         try:
-            request.state.caller = caller = await self._caller(request)
+            request.state.caller = await self._caller(request)
         except RefusedError as error:
             if error.refused.reason is Reason.UNAUTHENTICATED:
-                await self._rate_limit.check(_who(request, None))
+                await self._rate_limit.check(who(request))
             raise
-        headers = await self._rate_limit.check(_who(request, caller))
+        headers = await self._rate_limit.check(who(request))
         if not hasattr(request.state, "body"):
             await self._read_body(request)
         return headers
@@ -188,7 +188,9 @@ def json_response(content: object, status: int = 200) -> Response:
     return Response(json.dumps(content, separators=(",", ":")), status_code=status, media_type="application/json")
 
 
-def _who(request: Request, caller: Caller | None) -> str:
+def who(request: Request) -> str:
+    """Whose request this is: a user's, or an address's where nobody is named."""
+    caller = request.state.caller
     return f"user/{caller.user_id}" if caller is not None else f"address/{_address(request)}"
 
 

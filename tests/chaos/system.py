@@ -13,6 +13,7 @@ from cli.processes import free_port
 from cli.stack import SERVICES, Stack
 from tests.chaos.proxy import Proxy
 from tests.support.engine import Engine
+from tests.support.faults import cancel_statements, read_only
 from tests.support.rabbitmq import OwnRabbitMq
 
 SECTIONS = {"wallet": "WALLET", "matcher": "MATCHER", "settlement": "SETTLEMENT", "order_gateway": "GATEWAY"}
@@ -72,6 +73,9 @@ class System:
         found["kill redis"] = lambda _: asyncio.to_thread(self._kill_redis)
         found["kill rabbitmq"] = lambda _: asyncio.to_thread(self._kill_rabbitmq)
         found["pause rabbitmq"] = lambda much: self._pause(-self._rabbitmq.group, much)
+        found["pause redis"] = lambda much: self._pause(self._redis.pid, much)
+        found["cancel statements"] = lambda much: cancel_statements(self._postgres.dsn, times=1 + int(50 * much))
+        found["read-only postgresql"] = self._let_nobody_write
         for name, proxy in self.proxies.items():
             found[f"cut {name}"] = lambda _, proxy=proxy: _cut(proxy)
         return found
@@ -97,6 +101,10 @@ class System:
         port = await self._proxy(name, parts.port or 0)
         return urlunsplit(parts._replace(netloc=f"{user}{separator}127.0.0.1:{port}"))
 
+    async def _let_nobody_write(self, much: float) -> None:
+        async with read_only(self._postgres.dsn):
+            await _wait(much)
+
     async def _restart(self, name: str) -> None:
         process = self.stack.process(name)
         process.send_signal(signal.SIGTERM)
@@ -105,7 +113,7 @@ class System:
     async def _pause(self, pid: int, much: float) -> None:
         kill = os.kill if pid > 0 else os.killpg
         kill(abs(pid), signal.SIGSTOP)
-        await asyncio.sleep(PAUSE_S[0] + much * (PAUSE_S[1] - PAUSE_S[0]))
+        await _wait(much)
         with suppress(ProcessLookupError):
             kill(abs(pid), signal.SIGCONT)
 
@@ -125,6 +133,10 @@ class System:
     def _kill_rabbitmq(self) -> None:
         self._rabbitmq.kill()
         self._rabbitmq.start()
+
+
+async def _wait(much: float) -> None:
+    await asyncio.sleep(PAUSE_S[0] + much * (PAUSE_S[1] - PAUSE_S[0]))
 
 
 async def _cut(proxy: Proxy) -> None:

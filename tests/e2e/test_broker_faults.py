@@ -12,7 +12,7 @@ from cli.definitions import PATH as DEFINITIONS
 from libs.bus import topology
 from libs.bus.rabbitmq import declare_topology
 from libs.config import RabbitMq
-from tests.support.engine import Engine, running, stack_on
+from tests.support.engine import SHOWING, Engine, engine_in
 from tests.support.rabbitmq import OwnRabbitMq
 from tests.support.servers import Servers
 from tests.support.trading import Pair, until
@@ -28,10 +28,8 @@ def broker():
 
 @pytest.fixture
 async def engine_on_own_broker(servers: Servers, broker: OwnRabbitMq, tmp_path: Path):
-    dsn = servers.migrated_database()
-    async with running(stack_on(servers, tmp_path, dsn, TRADE_ENGINE_RABBITMQ_URL=broker.url)) as engine:
+    async with engine_in(servers, tmp_path, without=SHOWING, TRADE_ENGINE_RABBITMQ_URL=broker.url) as engine:
         yield engine
-    servers.drop_database(dsn)
 
 
 async def test_a_broker_that_blocks_publishers_blocks_no_orders(
@@ -91,12 +89,11 @@ async def test_an_order_whose_events_are_lost_is_swept_up(
     servers: Servers, broker: OwnRabbitMq, tmp_path: Path
 ) -> None:
     """The maker's fill is told by the order events alone; these go with the queue, and nobody tells them again."""
-    dsn = servers.migrated_database()
     over = {
         "TRADE_ENGINE_RABBITMQ_URL": broker.url, "TRADE_ENGINE_GATEWAY_SWEEP_AFTER_S": "1",
         "TRADE_ENGINE_SETTLEMENT_RECONCILE_GRACE_S": "0.5",
     }  # fmt: skip
-    async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
+    async with engine_in(servers, tmp_path, without=SHOWING, **over) as engine:
         pair = await Pair(engine).fund()
         resting = (await engine.place(pair.seller, "SELL 0.5 @ 500")).order
         gateway = engine.stack.process("order_gateway")
@@ -120,4 +117,3 @@ async def test_an_order_whose_events_are_lost_is_swept_up(
         assert [item.repaired for item in found.symbols] == [1]
         report = await engine.quiet()
         assert report.clean, [finding for finding in report.findings if finding.wrong]
-    servers.drop_database(dsn)

@@ -65,6 +65,7 @@ async def test_books_and_tapes_are_public_and_symbols_work_in_paths(engine: Engi
 
 
 async def test_fills_are_told_to_their_owner_in_pages(engine: Engine, http: httpx.AsyncClient) -> None:
+    await engine.empty_books("ADA/USDT")
     pair = await Pair(engine, "ADA/USDT").fund()
     await pair.trade(3)
     assert (await engine.quiet()).clean

@@ -271,3 +271,20 @@ async def test_a_proxy_that_nobody_trusts_is_not_believed(engine: Engine) -> Non
     limit = engine.settings.edge.rate_burst
     assert max(left) < limit
     assert left[1] < left[0] or left[1] == 0
+
+
+async def test_asking_for_health_or_metrics_often_costs_what_asking_once_a_second_does(
+    engine: Engine, http: httpx.AsyncClient
+) -> None:
+    opened_by_edge = "SELECT count(*) AS connections FROM pg_stat_activity WHERE datname = current_database()"
+    before = (await engine.query(opened_by_edge))[0]["connections"]
+    looks = set()
+    for path in ("/health/ready", "/health", "/ready"):
+        answers = await asyncio.gather(*(http.get(path) for _ in range(60)))
+        assert {answer.status_code for answer in answers} == {200}
+        looks |= {answer.text for answer in answers}  # every look has latencies of its own
+        assert (await engine.query(opened_by_edge))[0]["connections"] < before + 20
+    assert len(looks) < 30
+    metrics = await asyncio.gather(*(http.get("/metrics") for _ in range(60)))
+    assert all("http_requests_total" in answer.text for answer in metrics)
+    assert len({answer.text for answer in metrics}) < 10

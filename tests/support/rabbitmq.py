@@ -1,6 +1,7 @@
 """A RabbitMQ of the tests' own, for machines where none answers: from an installed one, or from Debian's package."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from cli.processes import free_port
 
 START_TIMEOUT_S = 90.0
+_INSTALLING = Path(tempfile.gettempdir()) / "trade-engine-installs-rabbitmq.lock"
 _CANDIDATES = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
 
 
@@ -23,18 +25,24 @@ def find_rabbitmq() -> str:
     """The server's program; as root, Debian's package is installed where there is none. Raises BrokerMissingError."""
     found = _installed()
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        # The package would start a server of its own at once; we start ours.
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        subprocess.run(["apt-get", "update", "-q"], check=False, env=environment, capture_output=True)
-        command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "rabbitmq-server"]
-        subprocess.run(command, check=False, env=environment, capture_output=True)
-        found = _installed()
+        with _INSTALLING.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # `make test` is two runs of pytest beside each other
+            found = _installed() or _install()
     if found is None:
         raise BrokerMissingError(
             "the tests need RabbitMQ: start one at 127.0.0.1:5672 (guest/guest), or install rabbitmq-server, or run as root "
             "on Debian, where the tests install it themselves"
         )
     return found
+
+
+def _install() -> str | None:
+    # The package would start a server of its own at once; we start ours.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    subprocess.run(["apt-get", "update", "-q"], check=False, env=environment, capture_output=True)
+    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "rabbitmq-server"]
+    subprocess.run(command, check=False, env=environment, capture_output=True)
+    return _installed()
 
 
 class OwnRabbitMq:

@@ -1,15 +1,10 @@
 """Another matcher beside the stack's own."""
 
 import contextlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from cli.processes import free_port
-from tests.support.engine import Engine
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.engine import Engine, start_beside
 
 
 class Standby:
@@ -17,17 +12,12 @@ class Standby:
 
     def __init__(self, engine: Engine, folder: Path, *, shard: int = 0) -> None:
         self.port = free_port()
-        environment = {
-            **os.environ, **engine.stack.environment, "TRADE_ENGINE_MATCHER_PORT": str(self.port),
-            "TRADE_ENGINE_MATCHER_METRICS_PORT": "0", "TRADE_ENGINE_MATCHER_SHARD": str(shard),
-        }  # fmt: skip
-        self.log = (folder / "standby.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "services.matcher"], cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
-        )
+        self.process = start_beside(
+            engine, "matcher", folder / "standby.log", TRADE_ENGINE_MATCHER_PORT=str(self.port),
+            TRADE_ENGINE_MATCHER_METRICS_PORT="0", TRADE_ENGINE_MATCHER_SHARD=str(shard),
+        )  # fmt: skip
 
     def stop(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait()
-        self.log.close()
