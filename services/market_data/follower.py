@@ -43,10 +43,11 @@ class Follower:
         self._on_change = on_change
         self.charts = charts
         self._stored: dict[str, int] = {}
+        self._all_taken = False
 
     def is_known(self, symbol: str) -> bool:
         """Whether there is such a market. Raises RefusedError(DEPENDENCY_UNAVAILABLE) while that cannot be said."""
-        if symbol not in self.charts and not (self.charts and self._sources.all_told):
+        if symbol not in self.charts and not self._all_taken:
             raise RefusedError(away("matcher"))
         return symbol in self.charts
 
@@ -55,7 +56,8 @@ class Follower:
         async with asyncio.TaskGroup() as group:
             while True:
                 try:
-                    new = [symbol for symbol in await self._sources.symbols() if symbol not in self.charts]
+                    symbols, all_told = await self._sources.symbols(), self._sources.all_told
+                    new = [symbol for symbol in symbols if symbol not in self.charts]
                     charts = {symbol: await self._store.chart(symbol) for symbol in new}
                 except (RefusedError, *DatabaseAway) as error:
                     log.warning("markets unknown", error=f"{type(error).__name__}: {error}")
@@ -69,7 +71,9 @@ class Follower:
                     group.create_task(self._follow(symbol, chart))
                     group.create_task(self._mirrors.follow_book(symbol))
                     group.create_task(self._mirrors.follow_trades(symbol))
-                await asyncio.sleep(SYMBOLS_EVERY_S if self._sources.all_told else _RETRY_S)
+                # Not as soon as they are told: reading their charts takes a moment, too.
+                self._all_taken = all_told
+                await asyncio.sleep(SYMBOLS_EVERY_S if self._all_taken else _RETRY_S)
 
     async def keep(self) -> None:
         """Store what has changed, until cancelled."""

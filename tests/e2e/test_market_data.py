@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -15,7 +12,7 @@ from exchange.market_data.v1 import candle_pb2, market_data_pb2, market_data_pb2
 
 from cli.processes import free_port
 from libs.rpc.client import open_channel
-from tests.support.engine import Engine
+from tests.support.engine import Engine, start_beside
 from tests.support.trading import Pair, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,11 +51,8 @@ async def test_candles_are_what_the_tape_says_over_restarts_and_from_two_process
     await pair.trade(10)
     engine.stack.kill("market_data")
     await pair.trade(10)
-    environment = {
-        **os.environ, **engine.stack.environment, "TRADE_ENGINE_MARKETDATA_PORT": str(free_port()),
-        "TRADE_ENGINE_MARKETDATA_METRICS_PORT": "0",
-    }  # fmt: skip
-    second = start_another(environment, tmp_path / "second.log")
+    over = {"TRADE_ENGINE_MARKETDATA_PORT": str(free_port()), "TRADE_ENGINE_MARKETDATA_METRICS_PORT": "0"}
+    second = start_beside(engine, "market_data", tmp_path / "second.log", **over)
     try:
         await pair.trade(10)
         engine.stack.wait_healthy("market_data")
@@ -71,13 +65,6 @@ async def test_candles_are_what_the_tape_says_over_restarts_and_from_two_process
         assert second.wait(20) == 0
     rows = await engine.query("SELECT last_sequence FROM market_data.charts WHERE symbol = 'BTC/USDT'")
     assert rows[0]["last_sequence"] == 40
-
-
-def start_another(environment: dict[str, str], path: Path) -> subprocess.Popen:
-    with path.open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "services.market_data"], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
 
 
 async def test_tickers_and_candles_by_rest_grpc_and_socket(fresh_engine: Engine, stub) -> None:

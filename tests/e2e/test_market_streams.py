@@ -54,8 +54,8 @@ async def read_until(stream, mirror: Mirror, condition) -> None:
             mirror.take(await stream.read())
 
 
-async def test_a_reader_who_comes_back_goes_on_where_it_was_also_after_a_restart(fresh_engine: Engine) -> None:
-    engine = fresh_engine
+async def test_a_reader_who_comes_back_goes_on_where_it_was_also_after_a_restart(fresh_core: Engine) -> None:
+    engine = fresh_core
     user = await engine.user(ETH="100", USDT="100000")
     mirror = Mirror()
 
@@ -86,8 +86,8 @@ async def test_a_reader_who_comes_back_goes_on_where_it_was_also_after_a_restart
     stream.cancel()
 
 
-async def test_trades_are_told_with_gapless_numbers_and_can_be_taken_up_again(fresh_engine: Engine) -> None:
-    engine = fresh_engine
+async def test_trades_are_told_with_gapless_numbers_and_can_be_taken_up_again(fresh_core: Engine) -> None:
+    engine = fresh_core
     seller, buyer = await engine.user(ETH="100"), await engine.user(USDT="100000")
     stream = engine.matcher.StreamTrades(
         matcher_pb2.StreamTradesRequest(symbol="ETH-USDT"), metadata=engine.service, timeout=60
@@ -108,8 +108,8 @@ async def test_trades_are_told_with_gapless_numbers_and_can_be_taken_up_again(fr
     again.cancel()
 
 
-async def test_the_top_of_the_book_is_told_when_it_changes(fresh_engine: Engine) -> None:
-    engine = fresh_engine
+async def test_the_top_of_the_book_is_told_when_it_changes(fresh_core: Engine) -> None:
+    engine = fresh_core
     user = await engine.user(ETH="100", USDT="100000")
     stream = engine.matcher.StreamTopOfBook(
         matcher_pb2.StreamTopOfBookRequest(symbol=SYMBOL), metadata=engine.service, timeout=60
@@ -136,8 +136,8 @@ async def put(engine: Engine, symbol: symbol_pb2.Symbol) -> symbol_pb2.Symbol:
     return (await engine.matcher.PutSymbol(request, metadata=engine.service, timeout=10)).symbol
 
 
-async def test_a_market_is_halted_and_resumed_and_stays_so_over_a_restart(fresh_engine: Engine) -> None:
-    engine = fresh_engine
+async def test_a_market_is_halted_and_resumed_and_stays_so_over_a_restart(fresh_core: Engine) -> None:
+    engine = fresh_core
     user = await engine.user(ETH="100")
     resting = (await engine.place(user, "SELL 1 @ 2000", symbol=SYMBOL)).order
     symbol = await symbol_of(engine, SYMBOL)
@@ -190,9 +190,9 @@ async def test_users_cannot_change_markets(engine: Engine) -> None:
         assert (await http.get("/health")).status_code == 200
 
 
-async def test_slow_readers_do_not_slow_matching(fresh_engine: Engine) -> None:
+async def test_slow_readers_do_not_slow_matching(fresh_core: Engine) -> None:
     """300 readers that never read; orders go on, and one who reads late gets a whole book."""
-    engine = fresh_engine
+    engine = fresh_core
     user = await engine.user(ETH="1000")
     request = matcher_pb2.StreamBookRequest(symbol=SYMBOL, depth=20)
     streams = [engine.matcher.StreamBook(request, metadata=engine.service, timeout=120) for _ in range(300)]
