@@ -9,12 +9,14 @@ COMPILED := $(VENV)/.compiled
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 24
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 24
 
 .PHONY: install
 install: $(STAMP) $(COMPILED) ## Make .venv with everything pinned in requirements.lock, compile protos and core
+	@$(BIN)/python -m compileall -q libs services cli gen # processes start faster, also where PYTHONDONTWRITEBYTECODE is set
 
 $(STAMP): requirements.lock pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is %d.%d; 3.11 or newer is needed: make PYTHON=python3.11 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -118,7 +120,10 @@ demo: install ## Run the engine in a temporary folder, trade, settle, audit
 
 .PHONY: test
 test: install ## Run all tests, on real PostgreSQL, Redis and RabbitMQ (started where they do not answer)
-	$(BIN)/pytest tests
+	@# Those of the whole engine wait more than they work: the others run beside them, and are shown at the end.
+	@said=$$(mktemp); trap 'rm -f $$said' EXIT; \
+	$(BIN)/pytest tests/unit tests/property tests/house tests/integration > $$said 2>&1 & others=$$!; \
+	$(BIN)/pytest tests/e2e; whole=$$?; wait $$others; others=$$?; cat $$said; exit $$((whole + others))
 
 .PHONY: test-unit
 test-unit: install ## Run the tests that need no server

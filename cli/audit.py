@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cli.tables import print_table
 from libs.db.pool import prepare_connection
 from services.wallet.audit import CHECKS as WALLET_CHECKS
 
@@ -162,6 +163,5 @@ def print_audit(report: AuditReport, *, as_json: bool) -> None:
         table.add_row(
             finding.check, str(finding.looked_at), str(finding.wrong), "; ".join(finding.examples), style=style
         )
-    console = Console()
-    console.print(table)
-    console.print("audit: clean" if report.clean else "audit: FOUND FAULTS")
+    print_table(table)
+    print("audit: clean" if report.clean else "audit: FOUND FAULTS")

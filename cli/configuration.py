@@ -11,9 +11,9 @@ from typing import Any
 import click
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
-from rich.console import Console
 from rich.table import Table
 
+from cli.tables import print_table
 from libs.config import Section, Settings, load_settings
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ def show(as_json: bool) -> None:
     for name, _, _ in _sections():
         for key, value in shown[name].items():
             table.add_row(f"{name}.{key}", str(value))
-    Console().print(table)
+    print_table(table)
 
 
 def reference() -> str:

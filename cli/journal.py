@@ -14,6 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cli.running import settings_of_running_stack
+from cli.tables import print_table
 from libs.db.pool import open_pool
 from libs.money import format_units
 from libs.orders import Side, symbol_name
@@ -58,7 +59,7 @@ def verify(shard: int, as_json: bool) -> None:
     table = Table("journal", "")
     for name, value in found.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    print_table(table)
     Console().print("journal: whole")
 
 
@@ -89,7 +90,7 @@ def book(shard: int, symbol: str, sequence: int | None, depth: int, as_json: boo
         table.add_row("ask", price, quantity, style="red")
     for price, quantity in sides[Side.BUY]:
         table.add_row("bid", price, quantity, style="green")
-    Console().print(table)
+    print_table(table)
 
 
 async def _dump(shard: int, first: int, last: int | None) -> None:

@@ -10,10 +10,10 @@ from exchange.common.v1 import access_pb2
 from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from rich.console import Console
 from rich.table import Table
 
 from cli.running import settings_of_running_stack
+from cli.tables import print_table
 from cli.users import user_id_of
 from libs.identity import service_credential
 from libs.rpc.client import Peer, open_channel
@@ -80,7 +80,7 @@ def list_keys(user: str, as_json: bool) -> None:
             key.revoked_at.ToJsonString() if key.HasField("revoked_at") else "",
             style="dim" if key.HasField("revoked_at") else "",
         )  # fmt: skip
-    Console().print(table)
+    print_table(table)
 
 
 @keys.command()

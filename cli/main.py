@@ -27,6 +27,7 @@ from cli.session import SessionError
 from cli.settlement import settlement
 from cli.shell import db_shell, redis_shell
 from cli.stack import Stack, StackError
+from cli.tables import print_table
 from cli.users import deposit_to, user_id_of
 from libs.config import ConfigError, load_settings
 from libs.db.migrations import MigrationError, MigrationStatus, migrate_down, migrate_up, migration_status
@@ -70,7 +71,7 @@ def up() -> None:
         table = Table("part", "address", title="Trade Engine is up; Ctrl-C stops it")
         for part, address in stack.addresses().items():
             table.add_row(part, address)
-        Console().print(table)
+        print_table(table)
         Console().print(f"logs: {settings.data_dir / 'logs'}    a token to try it: trade-engine token --user alice")
         threading.Event().wait()
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """Child processes that never outlive us."""
 
 import contextlib
+import errno
 import itertools
 import secrets
 import signal
@@ -28,6 +29,17 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise OSError(f"no port is free between {PORTS.start} and {PORTS.stop - 1}")
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Whether somebody listens there already, be it one that would share the port with us."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def end_process(process: subprocess.Popen[bytes] | None, number: signal.Signals, timeout_s: float) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from cli.lobster import USERS, Flow, Step, read_book_rows, read_messages
 from cli.session import Answer, Request, run_session
 from cli.statistics import percentile
+from cli.tables import print_table
 from cli.users import deposit_id_of, deposit_to, user_id_of
 from libs.config import Settings
 from libs.identity import SERVICE_SCOPE, mint_token
@@ -121,7 +122,7 @@ def print_report(report: ReplayReport, *, as_json: bool) -> None:
         shown = f"{len(value)} {'; '.join(value[:5])}" if isinstance(value, list) else str(value)
         table.add_row(name, shown)
     table.add_row("messages/s", f"{report.requests / report.seconds:.0f}" if report.seconds else "-")
-    Console().print(table)
+    print_table(table)
 
 
 def _requests(steps: list[Step]) -> Iterator[trading_session_pb2.TradingSessionRequest]:

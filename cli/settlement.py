@@ -7,18 +7,25 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import click
+import grpc.aio
+from exchange.common.v1 import order_pb2
 from exchange.settlement.v1 import settlement_pb2, settlement_pb2_grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from cli.running import settings_of_running_stack
+from cli.tables import print_table
 from libs.identity import service_credential
+from libs.reasons import PASSING
 from libs.rpc.client import Peer, open_channel
+from libs.rpc.errors import refused_from_call
 
 _TIMEOUT_S = 3600.0
+_RECONNECT_S = 0.5
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -44,7 +51,7 @@ def status(as_json: bool) -> None:
         for symbol in found.symbols:
             if symbol.matched:
                 table.add_row(symbol.symbol, f"{symbol.settled} of {symbol.matched}")
-        Console().print(table)
+        print_table(table)
     if found.dead_letters:
         sys.exit(1)
 
@@ -64,7 +71,7 @@ def dead_letters(with_resolved: bool, limit: int, as_json: bool) -> None:
     for letter in found.letters:
         style = "dim" if letter.HasField("resolved_at") else ""
         table.add_row(letter.letter_id, letter.symbol, letter.reason, str(letter.attempts), letter.message, style=style)
-    Console().print(table)
+    print_table(table)
 
 
 @settlement.command()
@@ -105,17 +112,60 @@ def reconcile(symbol: str, deep: bool, as_json: bool) -> None:
         for report in found.symbols:
             if report.journaled or report.unexplained:
                 table.add_row(report.symbol, *(str(getattr(report, column)) for column in columns))
-        Console().print(table)
+        print_table(table)
         Console().print("reconciled: journal, tape and ledger agree" if found.clean else "NOT RECONCILED", style="bold")
     if not found.clean:
         sys.exit(1)
+
+
+class _Time(click.ParamType[Timestamp]):
+    """A moment as RFC 3339 writes it."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Timestamp:
+        """See click.ParamType."""
+        moment = Timestamp()
+        try:
+            moment.FromJsonString(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a time such as 2026-11-22T08:30:00Z", param, ctx)
+        return moment
+
+
+@settlement.command()
+@click.option("--symbol", required=True, help="Which market, such as BTC/USDT.")
+@click.option("--since", type=_Time(), help="Only those matched at or after this time, such as 2026-11-22T08:30:00Z.")
+@click.option("--until", type=_Time(), help="Only those matched before this time.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
+@click.option("--page", default="", help="Go on with the page that the answer before named.")
+@_as_json
+def trades(  # noqa: PLR0917 - its options
+    symbol: str, since: Timestamp | None, until: Timestamp | None, limit: int, page: str, as_json: bool
+) -> None:
+    """List settled trades from the tape, newest first."""
+    request = settlement_pb2.ListTradesRequest(
+        symbol=symbol, page_size=limit, page_token=page, from_time=since, until_time=until
+    )
+    found: settlement_pb2.ListTradesResponse = _ask("ListTrades", request)
+    if as_json:
+        _print_json(found)
+        return
+    table = Table("number", "matched", "price", "quantity", "taker", "trade", box=box.SIMPLE_HEAD)
+    for trade in found.trades:
+        taker = "buys" if trade.taker_side == order_pb2.SIDE_BUY else "sells"
+        moment = trade.executed_at.ToJsonString()
+        table.add_row(str(trade.sequence), moment, trade.price, trade.quantity, taker, trade.trade_id)
+    print_table(table)
+    if found.next_page_token:
+        print(f"more: --page {found.next_page_token}")
 
 
 @settlement.command()
 @click.option("--symbol", required=True, help="Which market, such as BTC/USDT.")
 @click.option("--after", type=click.IntRange(0), help="Begin after this trade; default: only new ones.")
 def watch(symbol: str, after: int | None) -> None:
-    """Print trades as they are settled, one JSON object a line, until Ctrl-C."""
+    """Print trades as they are settled, one JSON object a line, until Ctrl-C; goes on where it was after a restart."""
     try:
         asyncio.run(_watch(settlement_pb2.StreamSettlementsRequest(symbol=symbol, after_sequence=after)))
     except KeyboardInterrupt:
@@ -127,10 +177,19 @@ def _ask(method: str, request: Message) -> Any:
 
 
 async def _watch(request: settlement_pb2.StreamSettlementsRequest) -> None:
-    async def read(stub: settlement_pb2_grpc.SettlementServiceAsyncStub, peer: Peer) -> None:
-        async for response in stub.StreamSettlements(request, metadata=peer.metadata()):
-            for trade in response.trades:
-                print(json.dumps(MessageToDict(trade)), flush=True)
+    async def read(stub: Any, peer: Peer) -> None:
+        while True:
+            try:
+                async for response in stub.StreamSettlements(request, metadata=peer.metadata()):
+                    for trade in response.trades:
+                        print(json.dumps(MessageToDict(trade)), flush=True)
+                        request.after_sequence = trade.sequence
+            except grpc.aio.AioRpcError as error:
+                refused = refused_from_call(error, dependency="settlement")
+                if refused.refused.reason not in PASSING:
+                    raise refused from error
+                Console(stderr=True).print(f"coming back: {refused}", markup=False, soft_wrap=True)
+            await asyncio.sleep(_RECONNECT_S)
 
     await _with_settlement(read)
 

@@ -18,7 +18,7 @@ from typing import IO
 
 from cli.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 from cli.health import SERVICES, is_healthy
-from cli.processes import end_process, free_port
+from cli.processes import end_process, free_port, is_taken
 from libs.config import Settings, load_settings
 from libs.runtime import SUPERVISOR_PID
 
@@ -30,6 +30,9 @@ RESTART_AFTER_S = 0.5
 RESTART_AFTER_MAX_S = 10.0
 LIVED_LONG_S = 30.0
 LAST_WORDS_CHARACTERS = 1_000
+
+
+_SECTIONS = ("gateway", "matcher", "settlement", "wallet", "marketdata", "edge")
 
 
 class StackError(Exception):
@@ -73,6 +76,8 @@ class Stack:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.environment = dict(self.settings_over)
         configured = self.settings()
+        if not self.private_ports:
+            _check_ports(configured)
         self.environment |= {**self._servers(configured), **self._secret(configured)}
         if self.private_ports:
             self.environment |= _private_ports()
@@ -298,11 +303,22 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _check_ports(settings: Settings) -> None:
+    """Raises StackError where one is taken. Two engines would not notice: services of a kind may share a port."""
+    for section in _SECTIONS:
+        part = getattr(settings, section)
+        for name in ("port", "metrics_port", "websocket_port"):
+            port = getattr(part, name, 0)
+            if port and is_taken(part.host, port):
+                variable = f"TRADE_ENGINE_{section}_{name}".upper()
+                raise StackError(f"port {port} of {part.host} is taken: stop what listens there, or set {variable}")
+
+
 def _private_ports() -> dict[str, str]:
     ports = {}
-    for section in ("GATEWAY", "MATCHER", "SETTLEMENT", "WALLET", "MARKETDATA", "EDGE"):
-        ports[f"TRADE_ENGINE_{section}_PORT"] = str(free_port())
-        ports[f"TRADE_ENGINE_{section}_METRICS_PORT"] = str(free_port())
+    for section in _SECTIONS:
+        ports[f"TRADE_ENGINE_{section}_PORT".upper()] = str(free_port())
+        ports[f"TRADE_ENGINE_{section}_METRICS_PORT".upper()] = str(free_port())
     ports["TRADE_ENGINE_EDGE_WEBSOCKET_PORT"] = str(free_port())
     return ports
 

@@ -25,7 +25,7 @@ from cli.embedded import EmbeddedRedis
 from cli.health import SERVICES
 from cli.processes import free_port
 from libs.bus.interface import Message
-from tests.support.engine import Engine, running, stack_on
+from tests.support.engine import Engine, engine_in
 from tests.support.rabbitmq import OwnRabbitMq
 from tests.support.servers import Servers
 from tests.support.trading import Pair, publish
@@ -118,13 +118,12 @@ async def scene(servers: Servers, tmp_path: Path) -> AsyncIterator[Scene]:
     broker, redis = OwnRabbitMq(), EmbeddedRedis(tmp_path)
     await asyncio.to_thread(broker.start)
     redis.start()
-    dsn = servers.migrated_database()
     over = {
         "TRADE_ENGINE_RABBITMQ_URL": broker.url, "TRADE_ENGINE_REDIS_URL": redis.url,
         "TRADE_ENGINE_WALLET_AUDIT_EVERY_S": "1", "TRADE_ENGINE_CIRCUIT_FAILURES": "1",
         "TRADE_ENGINE_MATCHER_SNAPSHOT_EVERY": "1000000", "TRADE_ENGINE_SETTLEMENT_RECONCILE_GRACE_S": "1",
     }  # fmt: skip
-    async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
+    async with engine_in(servers, tmp_path, **over) as engine:
         prometheus = Prometheus(engine, tmp_path)
         try:
             yield Scene(engine, prometheus, broker, redis)
@@ -132,7 +131,6 @@ async def scene(servers: Servers, tmp_path: Path) -> AsyncIterator[Scene]:
             prometheus.stop()
             await asyncio.to_thread(broker.stop)
             redis.stop()
-    servers.drop_database(dsn)
 
 
 async def test_every_alert_fires_when_its_cause_happens(scene: Scene) -> None:

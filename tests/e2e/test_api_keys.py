@@ -254,6 +254,8 @@ async def test_operators_make_list_and_revoke_keys(engine: Engine) -> None:
     listed = await asyncio.to_thread(command, engine, "list", user, "--json")
     assert [key["name"] for key in json.loads(listed.stdout)["keys"]] == ["ops"]
     assert "secret" not in listed.stdout
+    told = await asyncio.to_thread(command, engine, "list", user)
+    assert bot.key_id in told.stdout, "whole, for it is what `revoke` takes"
     gone = await asyncio.to_thread(command, engine, "revoke", user, bot.key_id)
     assert gone.stdout.startswith("revoked at ")
     unknown = await asyncio.to_thread(command, engine, "revoke", user, new_id())

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -225,6 +226,20 @@ def limit_is_changed_while_it_runs(folder: Path, port: int, command: Callable[..
         time.sleep(0.05)
     assert limit() == "500"
     (folder / "config.yaml").write_text(content)
+
+
+def test_up_says_which_port_is_taken_and_starts_nothing(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as another engine's gateway does
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = run("up", environment={"TRADE_ENGINE_DATA_DIR": str(tmp_path), "TRADE_ENGINE_GATEWAY_PORT": port})
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert f"port {port} of 127.0.0.1 is taken" in said
+    assert "TRADE_ENGINE_GATEWAY_PORT" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

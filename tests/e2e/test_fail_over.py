@@ -17,7 +17,7 @@ from exchange.common.v1 import order_pb2
 
 from libs.ids import new_id
 from libs.rpc.breaker import is_passing
-from tests.support.engine import Engine, order_from, running, stack_on
+from tests.support.engine import SHOWING, Engine, engine_in, order_from
 from tests.support.servers import Servers
 from tests.support.standby import Standby
 
@@ -28,11 +28,9 @@ LEASE_MS = 1000
 
 @pytest.fixture
 async def engine_with_snapshots(servers: Servers, tmp_path: Path):
-    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_MATCHER_SNAPSHOT_EVERY": "200", "TRADE_ENGINE_MATCHER_LEASE_MS": str(LEASE_MS)}
-    async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
+    async with engine_in(servers, tmp_path, without=SHOWING, **over) as engine:
         yield engine
-    servers.drop_database(dsn)
 
 
 async def leader_port(engine: Engine) -> int:

@@ -7,8 +7,8 @@ from tests.support.engine import Engine
 from tests.support.trading import Pair
 
 
-async def test_views_and_functions_tell_what_is_there(fresh_engine: Engine) -> None:
-    engine = fresh_engine
+async def test_views_and_functions_tell_what_is_there(fresh_core: Engine) -> None:
+    engine = fresh_core
     pair = await Pair(engine).fund()
     await pair.trade(3)
     user = await engine.user(USDT="100000", BTC="10")

@@ -1,10 +1,8 @@
 """Four gateways, callers who lose patience and try again anywhere, gateways that die: one effect for each client id."""
 
 import asyncio
-import os
 import random
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,9 +14,8 @@ from exchange.gateway.v1 import order_gateway_pb2_grpc, order_requests_pb2
 from cli.processes import free_port
 from libs.rpc.breaker import is_passing
 from libs.rpc.client import open_channel
-from tests.support.engine import Engine, order_from
+from tests.support.engine import Engine, order_from, start_beside
 
-ROOT = Path(__file__).resolve().parents[2]
 GATEWAYS = 4
 USERS = 6
 ORDERS = 40
@@ -30,7 +27,7 @@ class Gateways:
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self._engine = engine
-        self._log = (folder / "gateways.log").open("ab")
+        self._log = folder / "gateways.log"
         self.ports = [free_port() for _ in range(GATEWAYS)]
         self._processes = [self._start(port) for port in self.ports]
         self._channels = [open_channel(f"127.0.0.1:{port}") for port in self.ports]
@@ -48,20 +45,12 @@ class Gateways:
             process.terminate()
         for process in self._processes:
             await asyncio.to_thread(process.wait, 30)
-        self._log.close()
 
     def _start(self, port: int) -> subprocess.Popen:
-        environment = {
-            **os.environ, **self._engine.stack.environment, "TRADE_ENGINE_GATEWAY_PORT": str(port),
-            "TRADE_ENGINE_GATEWAY_METRICS_PORT": "0", "TRADE_ENGINE_DATABASE_POOL_MAX": "4",
-        }  # fmt: skip
-        return subprocess.Popen(
-            [sys.executable, "-m", "services.order_gateway"],
-            cwd=ROOT,
-            env=environment,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        return start_beside(
+            self._engine, "order_gateway", self._log, TRADE_ENGINE_GATEWAY_PORT=str(port),
+            TRADE_ENGINE_GATEWAY_METRICS_PORT="0", TRADE_ENGINE_DATABASE_POOL_MAX="4",
+        )  # fmt: skip
 
 
 @pytest.fixture

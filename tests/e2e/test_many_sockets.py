@@ -10,7 +10,7 @@ import pytest
 import websockets
 from exchange.matcher.v1 import book_pb2, matcher_pb2
 
-from tests.support.engine import Engine, running, stack_on
+from tests.support.engine import Engine, engine_in
 from tests.support.servers import Servers
 from tests.support.sockets import SocketBook
 
@@ -20,11 +20,9 @@ DEPTH = 20
 
 @pytest.fixture
 async def roomy(servers: Servers, tmp_path: Path) -> AsyncIterator[Engine]:
-    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_EDGE_WEBSOCKETS_PER_IP": str(CLIENTS + 10)}
-    async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
+    async with engine_in(servers, tmp_path, **over) as engine:
         yield engine
-    servers.drop_database(dsn)
 
 
 async def follow(url: str, book: SocketBook, reconnects: list[int]) -> None:

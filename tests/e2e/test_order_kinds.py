@@ -39,9 +39,7 @@ async def until(engine: Engine, order: order_pb2.Order, status: str) -> order_pb
 async def traded(own_engine: Engine) -> Engine:
     """The books are empty, and the last trade was at 100."""
     engine = own_engine
-    for row in await engine.query("SELECT DISTINCT user_id::text FROM orders.orders WHERE status IN (1, 2, 3)"):
-        cancel = order_requests_pb2.CancelOrdersRequest(user_id=row["user_id"])
-        await engine.gateway.CancelOrders(cancel, metadata=engine.service, timeout=20)
+    await engine.empty_books()
     await engine.place(await engine.user(BTC="1"), "SELL 1 @ 100")
     await engine.place(await engine.user(USDT="100"), "BUY 1 @ 100")
     return engine

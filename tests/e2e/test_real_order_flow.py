@@ -8,8 +8,8 @@ from tests.support.engine import Engine
 from tests.support.flow import SYMBOL, FlowRun
 
 
-async def test_ten_levels_equal_the_true_book_at_every_checkpoint(fresh_engine: Engine, flow_data: Path) -> None:
-    engine = fresh_engine
+async def test_ten_levels_equal_the_true_book_at_every_checkpoint(fresh_core: Engine, flow_data: Path) -> None:
+    engine = fresh_core
     checkpoints = list(read_messages(flow_data / "aapl-messages-10.csv"))
     books = list(read_book_rows(flow_data / "aapl-book-10.csv"))
     assert len(checkpoints) == len(books)

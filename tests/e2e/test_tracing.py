@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from cli.processes import free_port
-from tests.support.engine import Engine, running, stack_on
+from tests.support.engine import Engine, engine_in
 from tests.support.servers import Servers
 from tests.support.trading import until
 
@@ -37,12 +37,10 @@ async def traced_engine(servers: Servers, tmp_path: Path) -> AsyncIterator[tuple
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
-    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_TRACING_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_BSP_SCHEDULE_DELAY": "200"}
-    async with running(stack_on(servers, tmp_path, dsn, **over)) as engine:
+    async with engine_in(servers, tmp_path, **over) as engine:
         yield engine, collector
     await server.stop(None)
-    servers.drop_database(dsn)
 
 
 async def test_an_order_is_followed_from_the_edge_to_the_ledger(traced_engine: tuple[Engine, Collector]) -> None:

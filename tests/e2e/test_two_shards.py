@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -12,10 +11,8 @@ from exchange.common.v1 import order_pb2, symbol_pb2
 from exchange.market_data.v1 import market_data_pb2, market_data_pb2_grpc
 from exchange.matcher.v1 import matcher_pb2, matcher_pb2_grpc
 
-from cli.health import SERVICES
-from cli.stack import Stack
 from libs.rpc.client import open_channel
-from tests.support.engine import Engine, running, stack_on
+from tests.support.engine import SHOWING, Engine, engine_in
 from tests.support.servers import Servers
 from tests.support.standby import Standby
 from tests.support.trading import Pair, until
@@ -75,11 +72,9 @@ class Shards:
 
 @pytest.fixture
 async def shards(servers: Servers, tmp_path: Path) -> AsyncIterator[Shards]:
-    dsn = servers.migrated_database()
     over = {"TRADE_ENGINE_MATCHER_SHARDS": "2", "TRADE_ENGINE_GATEWAY_RESOLVE_AFTER_S": "1"}
     # The edge calls itself ready only when all shards have a leader, and market data looks for new markets now and then.
-    make = partial(Stack, services=tuple(name for name in SERVICES if name not in {"edge", "market_data"}))
-    async with running(stack_on(servers, tmp_path, dsn, make=make, **over)) as engine:
+    async with engine_in(servers, tmp_path, without=SHOWING, **over) as engine:
         shards = Shards(engine, tmp_path)
         try:
             await shards.add_market()
@@ -89,7 +84,6 @@ async def shards(servers: Servers, tmp_path: Path) -> AsyncIterator[Shards]:
             yield shards
         finally:
             shards.second.stop()
-    servers.drop_database(dsn)
 
 
 async def test_markets_of_both_trade_settle_and_are_shown(shards: Shards) -> None:
