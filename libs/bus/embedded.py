@@ -7,7 +7,7 @@ take a global lock).
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import structlog
@@ -74,7 +74,7 @@ class EmbeddedConsumer:
         self._shards = range(shards)
         self._durable = durable
 
-    async def batches(self, max_messages: int) -> AsyncIterator[Batch]:
+    async def batches(self, max_messages: int) -> AsyncGenerator[Batch, None]:
         """See Consumer.batches."""
         while True:
             try:
@@ -96,7 +96,7 @@ class EmbeddedConsumer:
                 log.warning("database away", queue=self._queue.name, error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_RECONNECT_S)
 
-    async def _tail(self, connection: Any, woken: asyncio.Event, max_messages: int) -> AsyncIterator[Batch]:
+    async def _tail(self, connection: Any, woken: asyncio.Event, max_messages: int) -> AsyncGenerator[Batch, None]:
         positions = {shard: await self._start(connection, shard) for shard in self._shards}
         if not self._durable:
             yield beginning()

@@ -1,6 +1,6 @@
 """What a bus promises: published means confirmed, delivered at least once, acknowledged only after the effect."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,5 +57,8 @@ class Publisher(Protocol):
 class Consumer(Protocol):
     """Receives messages of one queue."""
 
-    def batches(self, max_messages: int) -> AsyncIterator[Batch]:
-        """Batches without end, reconnecting by itself. A batch that is not acknowledged comes again."""
+    def batches(self, max_messages: int) -> AsyncGenerator[Batch, None]:
+        """Batches without end, reconnecting by itself. A batch that is not acknowledged comes again.
+
+        To be closed by who iterates: a connection hangs on it, which can be closed only while the loop runs.
+        """

@@ -1,8 +1,7 @@
 """The bus on RabbitMQ: persistent messages, publisher confirms, manual acknowledgements, bounded prefetch."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import aio_pika
@@ -36,6 +35,14 @@ async def declare_topology(channel: AbstractChannel, settings: RabbitMq) -> None
         await declared.bind(prefix + queue.exchange, queue.binding)
 
 
+async def _close(connection: AbstractConnection) -> None:
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            await connection.close()
+    except _AWAY:
+        log.debug("closing a lost connection failed")
+
+
 class RabbitPublisher:
     """Publishes with confirms, many in flight, in order; reconnects at the next publish after a fault."""
 
@@ -62,11 +69,7 @@ class RabbitPublisher:
         """Close the connection; the next publish opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                    await connection.close()
-            except _AWAY:
-                log.debug("closing a lost connection failed")
+            await _close(connection)
 
     async def _connected(self) -> dict[str, AbstractExchange]:
         if self._connection is None or self._connection.is_closed:
@@ -102,7 +105,7 @@ class RabbitConsumer:
         self._queue = queue
         self._exclusive = exclusive
 
-    async def batches(self, max_messages: int) -> AsyncIterator[Batch]:
+    async def batches(self, max_messages: int) -> AsyncGenerator[Batch, None]:
         """See Consumer.batches."""
         while True:
             try:
@@ -117,11 +120,10 @@ class RabbitConsumer:
             except _AWAY as error:
                 log.warning("connection to the broker lost", queue=self._queue.name, error=str(error))
             finally:
-                with contextlib.suppress(*_AWAY):
-                    await connection.close()
+                await _close(connection)
             await asyncio.sleep(_RECONNECT_S)
 
-    async def _consume(self, connection: AbstractConnection, max_messages: int) -> AsyncIterator[Batch]:
+    async def _consume(self, connection: AbstractConnection, max_messages: int) -> AsyncGenerator[Batch, None]:
         arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()  # prefetch bounds it
 
         def end(*_: object) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from exchange.common.v1 import order_pb2
 from prometheus_client import Gauge
 
 from libs.bus.consuming import MESSAGES_MAX
-from libs.bus.interface import BusAwayError, Consumer
+from libs.bus.interface import BusAwayError, Consumer, Message
 from libs.db.pool import DatabaseAway
 from libs.reasons import Reason, Refused, RefusedError
 from libs.seats import Audience
@@ -66,26 +66,30 @@ class OrderStreams:
 
     async def run(self) -> None:
         """Distribute until cancelled."""
-        async for batch in self._listener.batches(MESSAGES_MAX):
-            updates = newest_updates(batch.messages) if self._audience.by_user else {}
-            wanted = {
-                order_id: update for order_id, update in updates.items() if update.user_id in self._audience.by_user
-            }
-            if wanted:
-                try:
-                    recorded = await self._store.by_ids(wanted)
-                except DatabaseAway as error:
-                    log.warning("updates are lost: database away", error=str(error))
+        async with contextlib.aclosing(self._listener.batches(MESSAGES_MAX)) as batches:
+            async for batch in batches:
+                if batch.messages:
+                    await self._distribute(batch.messages)
+                else:  # what came before is lost to us: who listens is told so
                     self._lose_all()
-                    recorded = {}
-                for order_id, order in recorded.items():
-                    message = apply_update(order, wanted[order_id])
-                    for subscriber in self._audience.by_user.get(order.user_id, ()):
-                        subscriber.tell(message)
-            if not batch.messages:  # what came before is lost to us: who listens is told so
-                self._lose_all()
-            with contextlib.suppress(BusAwayError):  # then it begins anew, and says so
-                await batch.acknowledge()
+                with contextlib.suppress(BusAwayError):  # then it begins anew, and says so
+                    await batch.acknowledge()
+
+    async def _distribute(self, messages: Sequence[Message]) -> None:
+        updates = newest_updates(messages) if self._audience.by_user else {}
+        wanted = {order_id: update for order_id, update in updates.items() if update.user_id in self._audience.by_user}
+        if not wanted:
+            return
+        try:
+            recorded = await self._store.by_ids(wanted)
+        except DatabaseAway as error:
+            log.warning("updates are lost: database away", error=str(error))
+            self._lose_all()
+            return
+        for order_id, order in recorded.items():
+            message = apply_update(order, wanted[order_id])
+            for subscriber in self._audience.by_user.get(order.user_id, ()):
+                subscriber.tell(message)
 
     def listening(self, user_id: str) -> AbstractContextManager[Subscriber]:
         """Have a user's changes told as long as this lasts. Raises RefusedError(TOO_MANY_SUBSCRIBERS)."""

@@ -7,6 +7,7 @@ import aio_pika
 import pytest
 
 from libs.bus import topology
+from libs.bus.consuming import consume
 from libs.bus.embedded import EmbeddedConsumer, EmbeddedPublisher
 from libs.bus.interface import Batch, BusAwayError, Consumer, Message
 from libs.bus.rabbitmq import RabbitConsumer, RabbitPublisher
@@ -120,6 +121,26 @@ async def test_what_is_not_acknowledged_comes_again(bus) -> None:
     await forgetful.close()
     careful = Reader(bus.consumer())
     assert await careful.read(3) == [b"body 1", b"body 2", b"body 3"]
+    await careful.close()
+
+
+async def test_who_ends_while_it_handles_a_batch_has_given_its_connection_back(bus) -> None:
+    """Closing it later, when the loop is about to end, would wait for ever, and with it the whole process."""
+    await bus.publish(messages(1))
+    handling, tasks = asyncio.Event(), asyncio.all_tasks()
+
+    async def handle(_: Batch) -> None:
+        handling.set()
+        await asyncio.Event().wait()
+
+    consuming = asyncio.create_task(consume(bus.consumer(), handle, queue="test"))
+    await handling.wait()
+    consuming.cancel()
+    await asyncio.wait([consuming])
+    assert consuming.cancelled()
+    assert asyncio.all_tasks() == tasks
+    careful = Reader(bus.consumer())
+    assert await careful.read(1) == [b"body 1"]
     await careful.close()
 
 
