@@ -1,6 +1,7 @@
 """Connection pools: amounts cross the border as ints in units of 10^-8, both ways, also in arrays."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import asyncpg
 import structlog
@@ -9,6 +10,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from libs.config import Database
 from libs.money import DECIMALS, UNIT
 
+T = TypeVar("T")
 Pool = asyncpg.Pool
 # What makes asyncpg raise while a server is away, or is there but cannot do its work for now (PostgreSQL, appendix A).
 DatabaseAway = (
@@ -22,7 +24,7 @@ DatabaseAway = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a connection that broke at a moment which asyncpg had not foreseen
 )
-_START_PATIENCE_S = 30
+START_PATIENCE_S = 30.0
 # Every statement of the services finds its rows by key. Statistics lag behind tables that grow by thousands of rows a
 # second, and a plan that was made for a small table is kept: without this it goes on scanning a table that has grown.
 KEYED_PLANS = {
@@ -42,21 +44,30 @@ async def open_pool(settings: Database, *, service: str) -> Pool:
         session |= KEYED_PLANS
         if settings.role_prefix:
             session["role"] = settings.role_prefix + service
+
+    async def connect() -> Pool:
+        return await asyncpg.create_pool(
+            settings.dsn.get_secret_value(),
+            min_size=1,
+            max_size=settings.pool_max,
+            command_timeout=settings.command_timeout_s,
+            statement_cache_size=settings.statement_cache_size,
+            init=prepare_connection,
+            reset=_leave_as_it_is,
+            server_settings=session,
+        )
+
+    return await patiently(connect, patience_s=START_PATIENCE_S)
+
+
+async def patiently(work: Callable[[], Awaitable[T]], *, patience_s: float) -> T:
+    """What `work` returns; done again while the database is away. Raises what asyncpg raised when patience is over."""
     async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(DatabaseAway), stop=stop_after_delay(_START_PATIENCE_S), wait=wait_fixed(0.3),
+        retry=retry_if_exception_type(DatabaseAway), stop=stop_after_delay(patience_s), wait=wait_fixed(0.3),
         reraise=True,
     ):  # fmt: skip
         with attempt:
-            return await asyncpg.create_pool(
-                settings.dsn.get_secret_value(),
-                min_size=1,
-                max_size=settings.pool_max,
-                command_timeout=settings.command_timeout_s,
-                statement_cache_size=settings.statement_cache_size,
-                init=prepare_connection,
-                reset=_leave_as_it_is,
-                server_settings=session,
-            )
+            return await work()
     raise AssertionError("tenacity returns or raises")
 
 

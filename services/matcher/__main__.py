@@ -1,6 +1,7 @@
 """Wiring of the matcher."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -13,7 +14,7 @@ from libs.batching import Batcher
 from libs.books import BookHub
 from libs.bus.connect import connect_publisher
 from libs.config import Settings
-from libs.db.pool import DatabaseAway, open_pool
+from libs.db.pool import START_PATIENCE_S, DatabaseAway, open_pool, patiently
 from libs.identity import TokenVerifier
 from libs.rpc.server import RpcServer
 from libs.runtime import run_service, serve_until_stopped
@@ -48,9 +49,9 @@ async def main(settings: Settings) -> None:
     lease = await wait_for_lease(journal, mine.lease_ms)
     async with asyncio.TaskGroup() as recovering:
         keeping = recovering.create_task(keep_lease(journal, mine.lease_ms))
-        await sequencer.recover(lease)
-        await relay.recover(lease.last_position)
-        await sequencer.put_symbols(await journal.symbols())
+        await patiently(lambda: sequencer.recover(lease), patience_s=START_PATIENCE_S)
+        await patiently(lambda: relay.recover(lease.last_position), patience_s=START_PATIENCE_S)
+        await sequencer.put_symbols(await patiently(journal.symbols, patience_s=START_PATIENCE_S))
         keeping.cancel()
 
     intake = Batcher(
@@ -76,22 +77,27 @@ async def main(settings: Settings) -> None:
         keep_snapshots(journal, every=mine.snapshot_every, sequence=lambda: sequencer.sequence),
         stop=server.until_stopped(),
     )  # fmt: skip
-    await journal.give_lease()
+    with contextlib.suppress(*DatabaseAway):  # it runs out by itself
+        await journal.give_lease()
     await publisher.close()
     await pool.close()
 
 
 async def wait_for_lease(journal: Journal, lease_ms: int) -> Lease:
-    """Stand by until the lease is free."""
+    """Stand by until the lease is free, and there is a database that gives it."""
     waiting = False
     while True:
-        lease = await journal.take_lease()
-        if lease is not None:
-            log.info("leading", shard=journal.shard, epoch=lease.epoch)
-            return lease
-        if not waiting:
-            log.info("standing by: another process leads", shard=journal.shard)
-            waiting = True
+        try:
+            lease = await journal.take_lease()
+        except DatabaseAway as error:
+            log.warning("cannot take the lease", error=f"{type(error).__name__}: {error}")
+        else:
+            if lease is not None:
+                log.info("leading", shard=journal.shard, epoch=lease.epoch)
+                return lease
+            if not waiting:
+                log.info("standing by: another process leads", shard=journal.shard)
+                waiting = True
         await asyncio.sleep(lease_ms / 1000 / 10)
 
 

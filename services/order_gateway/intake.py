@@ -18,10 +18,9 @@ from exchange.events.v1 import order_pb2 as order_events_pb2
 from exchange.matcher.v1 import command_pb2
 from exchange.wallet.v1 import operation_pb2
 from prometheus_client import Counter, Histogram
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from libs.clients.wallet import WalletClient
-from libs.db.pool import DatabaseAway
+from libs.db.pool import DatabaseAway, patiently
 from libs.orders import Status
 from libs.reasons import Reason, Refused, RefusedError, away
 from libs.tracing import traced
@@ -85,8 +84,8 @@ class Intake:
         self._under_way[work] = set()
         try:
             async with self._step("record", self._recording, work):
-                await self._patiently(self._record, work)
-                await self._patiently(self._look_up, work)
+                await self._patiently(lambda: self._record(work))
+                await self._patiently(lambda: self._look_up(work))
             self._under_way[work].update(work.order_ids())
             async with self._step("reserve", self._reserving, work):
                 await self._reserve(work)
@@ -114,14 +113,9 @@ class Intake:
             with STEP_SECONDS.labels(name).time(), traced(f"gateway.{name}", work.order_ids):
                 yield
 
-    async def _patiently(self, step: Callable[[Batch], Awaitable[None]], work: Batch) -> None:
+    async def _patiently(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do a step again while the database is away, so that what waits behind this batch does not overtake it."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(DatabaseAway), stop=stop_after_delay(self._patience_s), wait=wait_fixed(0.3),
-            reraise=True,
-        ):  # fmt: skip
-            with attempt:
-                await step(work)
+        await patiently(step, patience_s=self._patience_s)
 
     async def _record(self, work: Batch) -> None:
         """Step 1: every new order becomes a row before anything else happens. A repeat finds the row of the first."""
@@ -192,7 +186,7 @@ class Intake:
         numbers = work.open(Place)
         repeats = [number for number in numbers if work.found(number) is not work.placed(number)]
         if repeats:
-            await self._patiently(lambda _: self._look_again(work, repeats), work)
+            await self._patiently(lambda: self._look_again(work, repeats))
             numbers = work.open(Place)
         if not numbers:
             return
@@ -206,7 +200,7 @@ class Intake:
                 detail = {**result.detail, "order_id": order.order_id}
                 work.answers[number] = Refused(reason, field="quantity", rule=result.rule, detail=detail)
         if rejected:
-            await self._patiently(lambda _: self._store.update(rejected, flush=True), work)
+            await self._patiently(lambda: self._store.update(rejected, flush=True))
 
     async def _look_again(self, work: Batch, repeats: Sequence[int]) -> None:
         """See what the batch before has made of an order that is placed again here: a rejected one must get no money."""

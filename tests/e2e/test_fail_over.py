@@ -18,8 +18,10 @@ from exchange.common.v1 import order_pb2
 from libs.ids import new_id
 from libs.rpc.breaker import is_passing
 from tests.support.engine import SHOWING, Engine, engine_in, order_from
+from tests.support.faults import read_only
 from tests.support.servers import Servers
 from tests.support.standby import Standby
+from tests.support.trading import until
 
 ROOT = Path(__file__).resolve().parents[2]
 TRADERS = 12
@@ -120,3 +122,16 @@ async def assert_nothing_lost_or_doubled(engine: Engine, acknowledged: list[orde
     epochs = [row["epoch"] for row in await engine.query("SELECT epoch FROM matcher.journal ORDER BY first_sequence")]
     assert epochs == sorted(epochs)
     assert len(set(epochs)) == 3
+
+
+async def test_a_standby_outlives_trouble_of_the_database(fresh_core: Engine, tmp_path: Path) -> None:
+    engine = fresh_core
+    standby = Standby(engine, tmp_path)
+    try:
+        async with read_only(engine.settings.database.dsn.get_secret_value()):
+            await until(lambda: asyncio.sleep(0, "cannot take the lease" in standby.log.read_text()))
+        engine.stack.send("matcher", signal.SIGTERM)
+        await until_led_by(engine, standby.port)
+        assert standby.process.poll() is None
+    finally:
+        standby.stop()

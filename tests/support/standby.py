@@ -12,8 +12,9 @@ class Standby:
 
     def __init__(self, engine: Engine, folder: Path, *, shard: int = 0) -> None:
         self.port = free_port()
+        self.log = folder / "standby.log"
         self.process = start_beside(
-            engine, "matcher", folder / "standby.log", TRADE_ENGINE_MATCHER_PORT=str(self.port),
+            engine, "matcher", self.log, TRADE_ENGINE_MATCHER_PORT=str(self.port),
             TRADE_ENGINE_MATCHER_METRICS_PORT="0", TRADE_ENGINE_MATCHER_SHARD=str(shard),
         )  # fmt: skip
 
