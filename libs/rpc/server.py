@@ -42,6 +42,8 @@ REQUEST_ID = "x-request-id"
 _REQUEST_ID_MAX_CHARS = 100
 _HEAR_OUT_S = 0.2
 _HEAR_OUT_MESSAGES = 100
+# Who writes when it gets an answer has then seen the last one; see _hear_out.
+_LAST_ANSWERS_S = 0.5
 _OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 _UNREADABLE = object()
@@ -145,15 +147,13 @@ class _HouseRules(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, rule: AccessRule, behaviour: Any) -> Any:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                try:
-                    self._enter(rule, context, request)
-                except RefusedError:
-                    await _hear_out(request)
-                    raise
+                self._enter(rule, context, request)
                 async for response in behaviour(request, context):
                     yield response
                 RPC_TOTAL.labels(method, "OK").inc()
             except Exception as error:  # noqa: BLE001 - the outermost layer: every fault becomes an answer
+                if isinstance(error, RefusedError) and hasattr(request, "__anext__"):
+                    await _hear_out(request)
                 await self._answer(method, context, error)
 
         return call
@@ -168,14 +168,11 @@ class _HouseRules(grpc.aio.ServerInterceptor):
 
     def _answering(self, behaviour: Any) -> Any:
         async def answer(source: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            with contextlib.ExitStack() as leaving:
-                try:
-                    requests = leaving.enter_context(self._streams.answering(source, _holder(context)))
-                except RefusedError:
-                    await _hear_out(source)
-                    raise
+            with self._streams.answering(source, _holder(context)) as requests:
                 async for response in behaviour(requests, context):
                     yield response
+                if requests.over:
+                    await asyncio.sleep(_LAST_ANSWERS_S)
 
         return answer
 
@@ -246,16 +243,15 @@ def _read_or_refuse(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return reading
 
 
-async def _hear_out(request: Any) -> None:
+async def _hear_out(requests: AsyncIterator[Any]) -> None:
     """Read what a refused caller of a stream is just sending.
 
     grpc's Python client turns a status that meets its own write into INTERNAL, and the reason would be lost.
     """
-    if hasattr(request, "__anext__"):
-        with contextlib.suppress(TimeoutError, StopAsyncIteration):
-            async with asyncio.timeout(_HEAR_OUT_S):
-                for _ in range(_HEAR_OUT_MESSAGES):
-                    await anext(request)
+    with contextlib.suppress(TimeoutError, StopAsyncIteration, RefusedError):
+        async with asyncio.timeout(_HEAR_OUT_S):
+            for _ in range(_HEAR_OUT_MESSAGES):
+                await anext(requests)
 
 
 class RpcServer:

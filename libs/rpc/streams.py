@@ -86,19 +86,19 @@ class Requests:
     def __init__(self, source: AsyncIterator[Any]) -> None:
         self._source = source
         self._reader: asyncio.Task[Any] | None = None
-        self._over = False
+        self.over = False
 
     def __aiter__(self) -> "Requests":
         return self
 
     async def __anext__(self) -> Any:
-        if self._over:
+        if self.over:
             raise StopAsyncIteration
         self._reader = asyncio.current_task()
         try:
             return await anext(self._source)
         except asyncio.CancelledError:
-            if not self._over or self._reader is None:
+            if not self.over or self._reader is None:
                 raise
             self._reader.uncancel()
             raise StopAsyncIteration from None
@@ -107,6 +107,6 @@ class Requests:
 
     def end(self) -> None:
         """Let whoever reads them find their end."""
-        self._over = True
+        self.over = True
         if self._reader is not None:
             self._reader.cancel()

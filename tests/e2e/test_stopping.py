@@ -1,6 +1,7 @@
 """Told to stop, a service finishes what it has begun, and what it refuses can be asked again with one effect."""
 
 import asyncio
+import contextlib
 import json
 import signal
 
@@ -15,6 +16,7 @@ from exchange.wallet.v1 import wallet_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from libs.ids import new_id
 from libs.rpc.client import open_channel
 from tests.support.engine import Engine, order_from
 
@@ -142,3 +144,29 @@ async def test_a_session_answers_what_it_was_sent_before_it_ends_with_its_gatewa
         order_gateway_pb2.ListOrdersRequest(user_id=user, page_size=500), metadata=engine.service
     )
     assert len(listed.orders) == 1 + len(answers), "what took effect was answered"
+
+
+async def test_sessions_that_write_meanwhile_are_told_that_it_was_the_gateway(fresh_core: Engine) -> None:
+    """grpc's Python client turns a status that meets its own write into INTERNAL."""
+    engine = fresh_core
+    users = [await engine.user(USDT="100000") for _ in range(20)]
+
+    async def session(user: str) -> grpc.StatusCode:
+        call = engine.gateway.TradingSession(metadata=engine.service)
+
+        async def ask() -> None:
+            order = order_from("BUY 0.001 @ 10000", user_id=user, symbol="BTC/USDT", client_order_id=new_id())
+            await call.write(trading_session_pb2.TradingSessionRequest(request_id=1, place=order))
+
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            for _ in range(5):
+                await ask()
+            while (answer := await call.read()) is not grpc.aio.EOF:
+                if answer.request_id:
+                    await ask()
+        return await call.code()
+
+    talking = [asyncio.create_task(session(user)) for user in users]
+    await asyncio.sleep(1)
+    engine.stack.send("order_gateway", signal.SIGTERM)
+    assert set(await asyncio.gather(*talking)) == {grpc.StatusCode.UNAVAILABLE}
