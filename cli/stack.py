@@ -96,16 +96,13 @@ class Stack:
             self.on_event(f"{name} is healthy")
 
     def stop(self) -> None:
-        """Stop services first, gently, then the embedded servers."""
+        """Stop services, gently, each before those that it asks, so that what is under way is finished; then the servers."""
         self._stopping.set()
         (self.data_dir / _ENVIRONMENT_FILE).unlink(missing_ok=True)
         with self._lock:
             for name in reversed(self.services):
                 if name in self._services:
-                    with contextlib.suppress(ProcessLookupError):
-                        self._services[name].process.send_signal(signal.SIGTERM)
-            for running in self._services.values():
-                end_process(running.process, signal.SIGTERM, STOP_TIMEOUT_S)
+                    end_process(self._services[name].process, signal.SIGTERM, STOP_TIMEOUT_S)
             self._services.clear()
         if self._redis is not None:
             self._redis.stop()

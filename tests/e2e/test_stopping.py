@@ -17,8 +17,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from libs.ids import new_id
+from libs.orders import Status
 from libs.rpc.client import open_channel
 from tests.support.engine import Engine, order_from
+from tests.support.trading import Pair
 
 
 async def test_sigterm_drains_and_a_repeat_has_one_effect(fresh_engine: Engine) -> None:
@@ -170,3 +172,23 @@ async def test_sessions_that_write_meanwhile_are_told_that_it_was_the_gateway(fr
     await asyncio.sleep(1)
     engine.stack.send("order_gateway", signal.SIGTERM)
     assert set(await asyncio.gather(*talking)) == {grpc.StatusCode.UNAVAILABLE}
+
+
+async def test_an_engine_that_is_stopped_leaves_nothing_half_done(fresh_core: Engine) -> None:
+    engine = fresh_core
+    pairs = [await Pair(engine).fund() for _ in range(10)]
+
+    async def trade(pair: Pair) -> None:
+        while True:
+            await engine.place(pair.seller, "SELL 0.1 @ 100")
+            await engine.place(pair.buyer, "BUY 0.1 @ 100")
+
+    trading = [asyncio.create_task(trade(pair)) for pair in pairs]
+    await asyncio.sleep(1)
+    processes = [engine.stack.process(name) for name in engine.stack.services]
+    await asyncio.to_thread(engine.stack.stop)
+    assert {process.returncode for process in processes} == {0}
+    ended = await asyncio.gather(*trading, return_exceptions=True)
+    assert {error.code() for error in ended} <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    recorded = await engine.query("SELECT DISTINCT status FROM orders.orders")
+    assert Status.PENDING not in {row["status"] for row in recorded}
