@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from cli.processes import end_process, free_port, launched
+from cli.processes import end_processes, free_port, launched
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
@@ -83,7 +83,7 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Shut down fast and clean."""
         process, self._process = self._process, None
-        end_process(process, signal.SIGINT, STOP_TIMEOUT_S)
+        end_processes([process], signal.SIGINT, STOP_TIMEOUT_S)
 
     def has_ended(self) -> bool:
         """Whether it was started and has ended by itself."""
@@ -201,7 +201,7 @@ class EmbeddedRedis:
     def stop(self) -> None:
         """Shut down."""
         process, self._process = self._process, None
-        end_process(process, signal.SIGTERM, STOP_TIMEOUT_S)
+        end_processes([process], signal.SIGTERM, STOP_TIMEOUT_S)
 
 
 def postgres_program(name: str, dsn: str) -> tuple[str, dict[str, str]]:

@@ -12,7 +12,8 @@ from libs.rpc.tls import Certificates
 SERVICES = ("wallet", "matcher", "settlement", "order_gateway", "market_data", "edge")
 # Section of the settings where it is not the service's name.
 _SECTIONS = {"order_gateway": "gateway", "market_data": "marketdata"}
-_TIMEOUT_S = 1.0
+# Longer than the edge takes to find out that something behind it does not answer.
+_TIMEOUT_S = 3.0
 
 
 def is_healthy(settings: Settings, name: str) -> bool:

@@ -77,7 +77,9 @@ def up() -> None:
     except KeyboardInterrupt:
         console.print("stopping")
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the services stop in seconds; a second Ctrl-C would orphan them
+        # Services stop in seconds; a second signal would orphan them.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         stack.stop()
     console.print("stopped")
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cli import launch
@@ -42,16 +43,19 @@ def is_taken(host: str, port: int) -> bool:
     return False
 
 
-def end_process(process: subprocess.Popen[bytes] | None, number: signal.Signals, timeout_s: float) -> None:
-    """Ask a process to end; make it, after the time is over."""
-    if process is None:
-        return
-    process.send_signal(number)
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def end_processes(
+    processes: Sequence[subprocess.Popen[bytes] | None], number: signal.Signals, timeout_s: float
+) -> None:
+    """Ask processes to end, all at once; make each, after the time is over."""
+    there = [process for process in processes if process is not None]
+    for process in there:
+        process.send_signal(number)
+    for process in there:
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def launched(program: list[str | Path], *, death_signal: signal.Signals | None, uid: int = -1) -> list[str]:

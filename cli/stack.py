@@ -18,7 +18,7 @@ from typing import IO
 
 from cli.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 from cli.health import SERVICES, is_healthy
-from cli.processes import end_process, free_port, is_taken
+from cli.processes import end_processes, free_port, is_taken
 from libs.config import Settings, load_settings
 from libs.runtime import SUPERVISOR_PID
 
@@ -32,6 +32,8 @@ LIVED_LONG_S = 30.0
 LAST_WORDS_CHARACTERS = 1_000
 
 
+# Before those that it asks, so that what is under way is finished.
+_STOPPED_IN_TURN = ({"edge"}, {"order_gateway"}, {*SERVICES} - {"edge", "order_gateway"})
 _SECTIONS = ("gateway", "matcher", "settlement", "wallet", "marketdata", "edge")
 
 
@@ -96,13 +98,13 @@ class Stack:
             self.on_event(f"{name} is healthy")
 
     def stop(self) -> None:
-        """Stop services, gently, each before those that it asks, so that what is under way is finished; then the servers."""
+        """Stop services, gently, then the embedded servers."""
         self._stopping.set()
         (self.data_dir / _ENVIRONMENT_FILE).unlink(missing_ok=True)
         with self._lock:
-            for name in reversed(self.services):
-                if name in self._services:
-                    end_process(self._services[name].process, signal.SIGTERM, STOP_TIMEOUT_S)
+            for names in _STOPPED_IN_TURN:
+                processes = [running.process for name, running in self._services.items() if name in names]
+                end_processes(processes, signal.SIGTERM, STOP_TIMEOUT_S)
             self._services.clear()
         if self._redis is not None:
             self._redis.stop()

@@ -140,7 +140,7 @@ SECTIONS = ("GATEWAY", "MATCHER", "SETTLEMENT", "WALLET", "MARKETDATA", "EDGE")
 
 @contextlib.contextmanager
 def engine_up(folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """`trade-engine up` in a folder, until it serves; Ctrl-C at the end."""
+    """`trade-engine up` in a folder, until it serves; Ctrl-C at the end, and an impatient SIGTERM."""
     with (folder / "up.log").open("ab") as log:
         up = subprocess.Popen([sys.executable, "-m", "cli", "up"], cwd=folder, env=environment, stdout=log, stderr=log)
     try:
@@ -153,6 +153,8 @@ def engine_up(folder: Path, environment: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         up.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        up.send_signal(signal.SIGTERM)
         code = up.wait(40)
     assert code == 0, (folder / "up.log").read_text()
 
