@@ -21,6 +21,7 @@ from cli.embedded import EmbeddedError
 from cli.health import SERVICES, is_healthy
 from cli.journal import journal
 from cli.keys import keys
+from cli.markets import assets, markets
 from cli.replay import ReplayOptions, print_report, run_replay
 from cli.running import dsn_of_running_stack, settings_of_running_stack, signal_running_stack, stop_running_stack
 from cli.session import SessionError
@@ -262,6 +263,8 @@ def restore(file: Path, dsn: str) -> None:
 
 cli.add_command(journal)
 cli.add_command(settlement)
+cli.add_command(assets)
+cli.add_command(markets)
 cli.add_command(keys)
 cli.add_command(db_shell)
 cli.add_command(redis_shell)

@@ -149,7 +149,9 @@ class Matcher(Service):
     lease_ms: int = Field(3000, ge=300, le=60_000, description="How long a leader is believed without a sign of life")
     batch_max: int = Field(1000, ge=1, le=1000, description="Commands per commit")
     queue_max: int = Field(20_000, ge=1, description="Commands that may wait before new ones are refused")
-    streams_max: int = Field(1000, ge=1, description="StreamBook subscribers")
+    streams_max: int = Field(
+        5000, ge=1, description="Subscribers of each kind (books, trades); market data is one for each market"
+    )
     snapshot_every: int = Field(100_000, ge=1, description="Commands after which a new snapshot is made")
     outbox_keep_s: int = Field(86_400, ge=60, description="How long published outbox rows are kept")
 
@@ -162,7 +164,9 @@ class Settlement(Service):
     batch_max: int = Field(500, ge=1, le=1000, description="Trades per wallet call")
     reconcile_every_s: float = Field(300.0, ge=0, description="Seconds between reconciliations; 0: none")
     reconcile_grace_s: float = Field(10.0, ge=0, le=300, description="How long a trade may be on its way to the ledger")
-    streams_max: int = Field(100, ge=1, description="StreamSettlements subscribers per process")
+    streams_max: int = Field(
+        5000, ge=1, description="StreamSettlements subscribers; market data is one for each market"
+    )
 
 
 class Wallet(Service):

@@ -9,6 +9,8 @@ from libs.reasons import Reason, Refused, RefusedError
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _PRINTABLE = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
 
+_ASSET = re.compile(r"[A-Z0-9]{2,12}", re.ASCII)
+
 KEY_MAX_CHARS = 100
 # Before and after every id that there can be.
 FIRST_ID, LAST_ID = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
@@ -41,4 +43,12 @@ def parse_text(text: str, *, field: str, required: bool = True) -> str:
         reason = Reason.TEXT_MALFORMED if text else Reason.FIELD_REQUIRED
         rule = f"1 to {KEY_MAX_CHARS} printable ASCII characters, no blank at either end"
         raise RefusedError(Refused(reason, field=field, rule=rule))
+    return text
+
+
+def parse_asset(text: str, *, field: str) -> str:
+    """The same text, if it can be an asset's code. Raises RefusedError (FIELD_REQUIRED, TEXT_MALFORMED)."""
+    if _ASSET.fullmatch(text) is None:
+        reason = Reason.TEXT_MALFORMED if text else Reason.FIELD_REQUIRED
+        raise RefusedError(Refused(reason, field=field, rule="2 to 12 capital letters and digits"))
     return text

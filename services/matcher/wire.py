@@ -9,7 +9,7 @@ from exchange.matcher.v1 import command_pb2, matcher_pb2
 
 from libs.bus.interface import Message
 from libs.bus.topology import ORDER_EVENTS, TRADE_EVENTS, routing_key
-from libs.ids import parse_id, parse_text
+from libs.ids import parse_asset, parse_id, parse_text
 from libs.money import BPS, UNIT, format_units, parse_optional, parse_positive, parse_units
 from libs.orders import SymbolStatus
 from libs.reasons import Reason, Refused, RefusedError
@@ -103,6 +103,8 @@ def checked_symbol(message: symbol_pb2.Symbol) -> Symbol:
     if not slash or (base, quote) != (message.base_asset, message.quote_asset) or base == quote:
         rule = "base asset, slash, quote asset"
         raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="symbol.symbol", rule=rule))
+    parse_asset(base, field="symbol.base_asset")
+    parse_asset(quote, field="symbol.quote_asset")
     if message.status not in {0, *SymbolStatus}:
         raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="symbol.status"))
     symbol = symbol_from(message)

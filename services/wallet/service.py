@@ -23,6 +23,7 @@ from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.errors import status_of
 from libs.times import parse_time
 from libs.tracing import traced
+from services.wallet.assets import Assets
 from services.wallet.audit import audit
 from services.wallet.core.operations import Applied, Operation
 from services.wallet.history import History
@@ -30,7 +31,6 @@ from services.wallet.intake import Intake, Outcome
 from services.wallet.store import LedgerStore
 from services.wallet.streams import BalanceStreams
 from services.wallet.wire import (
-    Assets,
     Requests,
     balance_message,
     balance_texts,
@@ -58,7 +58,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self._streams = streams
         self._pool = pool
         self._batch_max = batch_max
-        self._assets = Assets(store.assets)
+        self._assets = Assets(pool)
         self._requests = Requests(self._assets)
         self._history = History(pool)
 
@@ -218,6 +218,17 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         del context
         balances = await self._store.user_balances(request.user_id)
         return wallet_pb2.GetBalancesResponse(balances=[balance_message(item) for item in balances])
+
+    async def PutAsset(self, request: wallet_pb2.PutAssetRequest, context: Any) -> wallet_pb2.PutAssetResponse:
+        """See the proto."""
+        del context
+        await self._assets.put(request.asset)
+        return wallet_pb2.PutAssetResponse(asset=request.asset)
+
+    async def ListAssets(self, request: wallet_pb2.ListAssetsRequest, context: Any) -> wallet_pb2.ListAssetsResponse:
+        """See the proto."""
+        del request, context
+        return wallet_pb2.ListAssetsResponse(assets=await self._assets.all())
 
     async def Audit(self, request: audit_pb2.AuditRequest, context: Any) -> AsyncIterator[audit_pb2.AuditResponse]:
         """See the proto."""

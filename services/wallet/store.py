@@ -23,7 +23,6 @@ from services.wallet.core.operations import (
     contents_of,
 )
 
-SELECT_ASSETS = "SELECT asset FROM wallet.assets"
 SELECT_USER_BALANCES = """
 SELECT asset, available, reserved, sequence FROM wallet.balances WHERE account_id = $1 ORDER BY asset
 """
@@ -109,10 +108,6 @@ class LedgerStore:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-
-    async def assets(self) -> frozenset[str]:
-        """The assets there are."""
-        return frozenset(row["asset"] for row in await self._pool.fetch(SELECT_ASSETS))
 
     async def user_balances(self, user_id: str) -> list[BalanceAt]:
         """A user's balances, sorted by asset."""

@@ -1,13 +1,11 @@
 """Between protobuf and the core: what a request is made of is checked here, field by field, before anything is done."""
 
-import time
-from collections.abc import Awaitable, Callable
-
 from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, reservation_pb2, transfer_pb2, withdrawal_pb2
 
 from libs.ids import parse_id, parse_text
 from libs.money import MAX_UNITS, UNIT, format_units, parse_optional, parse_positive
 from libs.reasons import Reason, Refused, RefusedError
+from services.wallet.assets import Assets
 from services.wallet.core.operations import (
     HOUSE_ACCOUNTS,
     Applied,
@@ -23,25 +21,6 @@ from services.wallet.core.operations import (
     Transfer,
 )
 from services.wallet.history import EntryRow, ReservationRow
-
-ASSETS_KEPT_S = 1.0
-
-
-class Assets:
-    """The assets there are, as they were read last."""
-
-    def __init__(self, read: Callable[[], Awaitable[frozenset[str]]]) -> None:
-        self._read = read
-        self._read_at = 0.0
-        self.known: frozenset[str] = frozenset()
-
-    async def refresh(self) -> bool:
-        """Read them again, at most once a second. Whether that was done."""
-        if self.known and time.monotonic() < self._read_at + ASSETS_KEPT_S:
-            return False
-        self._read_at = time.monotonic()
-        self.known = await self._read()
-        return True
 
 
 class Requests:

@@ -1,0 +1,1 @@
+REVOKE INSERT ON wallet.assets FROM trade_engine_wallet;

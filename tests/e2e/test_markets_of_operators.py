@@ -1,0 +1,105 @@
+"""Operators add assets and markets, and as many markets as they like are shown."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from exchange.common.v1 import order_pb2, reason_pb2
+from exchange.market_data.v1 import market_data_pb2, market_data_pb2_grpc
+from exchange.matcher.v1 import matcher_pb2
+from exchange.wallet.v1 import wallet_pb2
+
+from libs.rpc.client import open_channel
+from tests.support.engine import Engine
+from tests.support.trading import until
+
+ROOT = Path(__file__).resolve().parents[2]
+# More than any process used to have subscribers of settled trades.
+MARKETS = 120
+
+
+async def command(engine: Engine, *arguments: str) -> subprocess.CompletedProcess:
+    return await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "cli", *arguments], cwd=ROOT,
+        env={**os.environ, **engine.stack.environment, "COLUMNS": "200"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+async def test_an_asset_and_a_market_are_added_and_halted(fresh_engine: Engine) -> None:
+    engine = fresh_engine
+    refused = await command(engine, "markets", "put", "GOLD/USDT", "--tick-size", "0.01", "--lot-size", "0.001")
+    assert (refused.returncode, refused.stderr.strip()) == (
+        1,
+        "RefusedError: ASSET_UNKNOWN field=base_asset asset=GOLD",
+    )
+    malformed = await command(engine, "assets", "add", "gold")
+    assert malformed.returncode == 1
+    assert "TEXT_MALFORMED field=asset rule=2 to 12 capital letters and digits" in " ".join(malformed.stderr.split())
+    for _ in range(2):
+        assert (await command(engine, "assets", "add", "GOLD")).returncode == 0
+    assert "GOLD" in json.loads((await command(engine, "assets", "list", "--json")).stdout)
+    unfinished = await command(engine, "markets", "put", "GOLD/USDT", "--tick-size", "0.01")
+    assert unfinished.returncode == 1
+    assert "FIELD_REQUIRED field=lot_size" in unfinished.stderr
+
+    added = await command(engine, "markets", "put", "GOLD/USDT", "--tick-size", "0.01", "--lot-size", "0.001", "--json")
+    assert added.returncode == 0, added.stderr
+    told = json.loads(added.stdout)
+    assert (told["minQuantity"], told["maxQuantity"], told["status"]) == ("0.001", "1000000", "SYMBOL_STATUS_ACTIVE")
+    seller, buyer = await engine.user(GOLD="10"), await engine.user(USDT="1000")
+    await engine.place(seller, "SELL 1 @ 100", symbol="GOLD/USDT")
+    await engine.place(buyer, "BUY 1 @ 100", symbol="GOLD/USDT")
+    assert (await engine.quiet()).clean
+    assert (await engine.balances(buyer))["GOLD"] == ("0.998", "0"), "less the fee of the incoming party"
+
+    halted = await command(engine, "markets", "put", "GOLD/USDT", "--status", "HALTED")
+    assert halted.stdout.strip() == "GOLD/USDT is HALTED"
+    rejected = (await engine.place(seller, "SELL 1 @ 100", symbol="GOLD/USDT")).order
+    assert (rejected.status, rejected.reason) == (order_pb2.ORDER_STATUS_REJECTED, reason_pb2.REASON_SYMBOL_NOT_TRADING)
+    listed = {item["symbol"]: item for item in json.loads((await command(engine, "markets", "list", "--json")).stdout)}
+    assert listed["GOLD/USDT"] == {**told, "status": "SYMBOL_STATUS_HALTED"}
+    assert "HALTED" in (await command(engine, "markets", "list")).stdout
+
+
+@pytest.mark.parametrize("name", ["gold/USDT", "A-B/USDT", "G/USDT", "GOLD /USDT", "GOLDGOLDGOLDG/USDT", "GÖLD/USDT"])
+async def test_a_market_of_what_cannot_be_an_asset_is_refused(engine: Engine, name: str) -> None:
+    symbols = (await engine.matcher.ListSymbols(matcher_pb2.ListSymbolsRequest(), metadata=engine.service)).symbols
+    request = matcher_pb2.PutSymbolRequest(symbol=symbols[0])
+    request.symbol.symbol, request.symbol.base_asset = name, name.partition("/")[0]
+    request.symbol.quote_asset = "USDT"
+    with pytest.raises(grpc.aio.AioRpcError, match=r"TEXT_MALFORMED field=symbol\.base_asset"):
+        await engine.matcher.PutSymbol(request, metadata=engine.service)
+    after = (await engine.matcher.ListSymbols(matcher_pb2.ListSymbolsRequest(), metadata=engine.service)).symbols
+    assert after == symbols
+
+
+async def test_more_markets_than_anybody_thought_of(fresh_engine: Engine) -> None:
+    engine = fresh_engine
+    model = (await engine.matcher.ListSymbols(matcher_pb2.ListSymbolsRequest(), metadata=engine.service)).symbols[0]
+    for number in range(MARKETS):
+        asset = f"C{number}"
+        await engine.wallet.PutAsset(wallet_pb2.PutAssetRequest(asset=asset), metadata=engine.service)
+        request = matcher_pb2.PutSymbolRequest(symbol=model)
+        request.symbol.symbol, request.symbol.base_asset, request.symbol.quote_asset = f"{asset}/USDT", asset, "USDT"
+        await engine.matcher.PutSymbol(request, metadata=engine.service)
+    names = [f"C{number}/USDT" for number in range(MARKETS)]
+    seller, buyer = (
+        await engine.user(**{f"C{number}": "1" for number in range(MARKETS)}),
+        await engine.user(USDT="99999"),
+    )
+    for name in names:
+        await engine.place(seller, "SELL 1 @ 100", symbol=name)
+        await engine.place(buyer, "BUY 1 @ 100", symbol=name)
+    async with open_channel(engine.settings.marketdata.target()) as channel:
+        shown = market_data_pb2_grpc.MarketDataServiceStub(channel)
+
+        async def all_traded() -> bool:
+            answer = await shown.ListTickers(market_data_pb2.ListTickersRequest(), metadata=engine.service)
+            return set(names) <= {ticker.symbol for ticker in answer.tickers if ticker.last_price}
+
+        await until(all_traded)
