@@ -1,26 +1,19 @@
 """`trade-engine keys`: API keys of users, for operators."""
 
-import asyncio
-import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 from exchange.common.v1 import access_pb2
 from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.table import Table
 
-from cli.running import settings_of_running_stack
+from cli.asking import ask, json_option, print_json
 from cli.tables import print_table
 from cli.users import user_id_of
-from libs.identity import service_credential
-from libs.rpc.client import Peer, open_channel
 
-_TIMEOUT_S = 10.0
 _SCOPES = {"read": access_pb2.SCOPE_READ, "trade": access_pb2.SCOPE_TRADE}
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -42,7 +35,7 @@ def keys() -> None:
 )
 @click.option("--ip", "ips", multiple=True, help="Only from this address or network; as often as needed.")
 @click.option("--days", type=click.IntRange(1), help="Days until it ends by itself; default: never.")
-@_as_json
+@json_option
 def create(
     user: str, name: str, scopes: tuple[str, ...], ips: tuple[str, ...], days: int | None, as_json: bool
 ) -> None:
@@ -55,21 +48,21 @@ def create(
         request.expires_at.FromDatetime(midnight + timedelta(days=days))
     made: api_key_pb2.CreateApiKeyResponse = _ask("CreateApiKey", request)
     if as_json:
-        _print_json(made)
+        print_json(made)
     else:
         click.echo(f"key:    {made.key.key_id}\nsecret: {made.secret}")
 
 
 @keys.command("list")
 @click.argument("user")
-@_as_json
+@json_option
 def list_keys(user: str, as_json: bool) -> None:
     """List the keys of USER, oldest first."""
     found: api_key_pb2.ListApiKeysResponse = _ask(
         "ListApiKeys", api_key_pb2.ListApiKeysRequest(user_id=user_id_of(user))
     )
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table("key", "name", "scopes", "from", "until", "revoked")
     for key in found.keys:
@@ -86,27 +79,16 @@ def list_keys(user: str, as_json: bool) -> None:
 @keys.command()
 @click.argument("user")
 @click.argument("key_id")
-@_as_json
+@json_option
 def revoke(user: str, key_id: str, as_json: bool) -> None:
     """Revoke the key KEY_ID of USER for good."""
     request = api_key_pb2.RevokeApiKeyRequest(user_id=user_id_of(user), key_id=key_id)
     revoked: api_key_pb2.RevokeApiKeyResponse = _ask("RevokeApiKey", request)
     if as_json:
-        _print_json(revoked)
+        print_json(revoked)
     else:
         click.echo(f"revoked at {revoked.key.revoked_at.ToJsonString()}")
 
 
 def _ask(method: str, request: Message) -> Any:
-    async def ask() -> Any:
-        settings = settings_of_running_stack()
-        credential = service_credential(settings.auth, service="cli")
-        peer = Peer(name="order_gateway", credential=credential, timeout_s=_TIMEOUT_S, patience_s=0)
-        async with open_channel(settings.gateway.target(), settings.tls) as channel:
-            return await peer.call(getattr(api_key_pb2_grpc.ApiKeyServiceStub(channel), method), request)
-
-    return asyncio.run(ask())
-
-
-def _print_json(message: Message) -> None:
-    print(json.dumps(MessageToDict(message, always_print_fields_with_no_presence=True)))
+    return ask("gateway", api_key_pb2_grpc.ApiKeyServiceStub, method, request)

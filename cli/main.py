@@ -18,6 +18,7 @@ from cli.backup import BackupError, bring_back, save
 from cli.configuration import config
 from cli.demo import run_demo
 from cli.embedded import EmbeddedError
+from cli.fees import fees
 from cli.health import SERVICES, is_healthy
 from cli.journal import journal
 from cli.keys import keys
@@ -265,6 +266,7 @@ cli.add_command(journal)
 cli.add_command(settlement)
 cli.add_command(assets)
 cli.add_command(markets)
+cli.add_command(fees)
 cli.add_command(keys)
 cli.add_command(db_shell)
 cli.add_command(redis_shell)

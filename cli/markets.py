@@ -12,16 +12,16 @@ import grpc.aio
 from exchange.common.v1 import symbol_pb2
 from exchange.matcher.v1 import matcher_pb2, matcher_pb2_grpc
 from exchange.wallet.v1 import wallet_pb2, wallet_pb2_grpc
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from rich.table import Table
 
+from cli.asking import answer_of, as_dict, json_option, operator
 from cli.running import settings_of_running_stack
 from cli.tables import print_table
 from libs.config import Settings
-from libs.identity import service_credential
 from libs.orders import SymbolStatus
 from libs.reasons import Reason, Refused, RefusedError, away
-from libs.rpc.client import Peer, open_channel
+from libs.rpc.client import open_channel
 
 LEADERS = "SELECT shard, address FROM matcher.shards WHERE address <> '' ORDER BY shard"
 # What a new market has where nothing else is asked for; the smallest quantity is then one lot.
@@ -44,8 +44,6 @@ FILTERS = {
     "price_band_bps": "How far from the last trade a limit price may be, in hundredths of a percent; 0: as far as it likes.",
     "max_open_orders": "Open orders that one user may have; 0: any number.",
 }
-_TIMEOUT_S = 10.0
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -54,7 +52,7 @@ def assets() -> None:
 
 
 @assets.command("list")
-@_as_json
+@json_option
 def list_assets(as_json: bool) -> None:
     """List all assets."""
     known = asyncio.run(_known_assets(settings_of_running_stack()))
@@ -65,16 +63,10 @@ def list_assets(as_json: bool) -> None:
 @click.argument("codes", nargs=-1, required=True)
 def add_assets(codes: tuple[str, ...]) -> None:
     """Make assets known by their CODES (2 to 12 capital letters and digits), for good; again it changes nothing."""
-
-    async def add() -> None:
-        settings = settings_of_running_stack()
-        async with open_channel(settings.wallet.target(), settings.tls) as channel:
-            for code in codes:
-                request = wallet_pb2.PutAssetRequest(asset=code)
-                await _peer(settings, "wallet").call(wallet_pb2_grpc.WalletServiceStub(channel).PutAsset, request)
-                click.echo(f"{code} can be held")
-
-    asyncio.run(add())
+    settings = settings_of_running_stack()
+    for code in codes:
+        asyncio.run(_wallet(settings, "PutAsset", wallet_pb2.PutAssetRequest(asset=code)))
+        click.echo(f"{code} can be held")
 
 
 @click.group()
@@ -83,7 +75,7 @@ def markets() -> None:
 
 
 @markets.command("list")
-@_as_json
+@json_option
 def list_markets(as_json: bool) -> None:
     """List all markets with their filters."""
 
@@ -93,7 +85,7 @@ def list_markets(as_json: bool) -> None:
 
     symbols = asyncio.run(found())
     if as_json:
-        click.echo(json.dumps([_as_dict(symbol) for symbol in symbols]))
+        click.echo(json.dumps([as_dict(symbol) for symbol in symbols]))
         return
     table = Table("market", "status", *(name.replace("_", " ") for name in FILTERS))
     for symbol in symbols:
@@ -114,7 +106,7 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
 @_filter_options
 @click.option("--status", type=click.Choice([status.name for status in SymbolStatus]), help="What may be done in it.")
 @click.option("--shard", default=0, show_default=True, help="Where a new market is matched.")
-@_as_json
+@json_option
 def put(symbol: str, status: str | None, shard: int, as_json: bool, **filters: str | int | None) -> None:
     """Add the market SYMBOL (such as BTC/EUR), or change of an existing one what is named.
 
@@ -124,7 +116,7 @@ def put(symbol: str, status: str | None, shard: int, as_json: bool, **filters: s
     if status is not None:
         changes["status"] = SymbolStatus[status]
     done = asyncio.run(_put(settings_of_running_stack(), symbol, changes, shard))
-    click.echo(json.dumps(_as_dict(done)) if as_json else f"{symbol} is {SymbolStatus(done.status).name}")
+    click.echo(json.dumps(as_dict(done)) if as_json else f"{symbol} is {SymbolStatus(done.status).name}")
 
 
 class _Shard:
@@ -149,7 +141,7 @@ async def _shards(settings: Settings) -> AsyncIterator[list[_Shard]]:
         for number, address in leaders:
             channel: grpc.aio.Channel = await opened.enter_async_context(open_channel(address, settings.tls))
             stub = matcher_pb2_grpc.MatcherServiceStub(channel)
-            told: matcher_pb2.ListSymbolsResponse = await _peer(settings, "matcher").call(
+            told: matcher_pb2.ListSymbolsResponse = await operator(settings, "matcher").call(
                 stub.ListSymbols, matcher_pb2.ListSymbolsRequest()
             )
             shards.append(_Shard(number, stub, list(told.symbols)))
@@ -170,7 +162,7 @@ async def _put(settings: Settings, name: str, changes: dict[str, Any], number: i
         for field, value in changes.items():
             setattr(symbol, field, value)
         request = matcher_pb2.PutSymbolRequest(symbol=symbol)
-        answer: matcher_pb2.PutSymbolResponse = await _peer(settings, "matcher").call(shard.stub.PutSymbol, request)
+        answer: matcher_pb2.PutSymbolResponse = await operator(settings, "matcher").call(shard.stub.PutSymbol, request)
         return answer.symbol
 
 
@@ -184,18 +176,8 @@ async def _new_market(settings: Settings, name: str) -> symbol_pb2.Symbol:
 
 
 async def _known_assets(settings: Settings) -> list[str]:
-    async with open_channel(settings.wallet.target(), settings.tls) as channel:
-        answer: wallet_pb2.ListAssetsResponse = await _peer(settings, "wallet").call(
-            wallet_pb2_grpc.WalletServiceStub(channel).ListAssets, wallet_pb2.ListAssetsRequest()
-        )
-    return list(answer.assets)
+    return list((await _wallet(settings, "ListAssets", wallet_pb2.ListAssetsRequest())).assets)
 
 
-def _peer(settings: Settings, name: str) -> Peer:
-    return Peer(
-        name=name, credential=service_credential(settings.auth, service="cli"), timeout_s=_TIMEOUT_S, patience_s=0
-    )
-
-
-def _as_dict(symbol: symbol_pb2.Symbol) -> dict[str, Any]:
-    return MessageToDict(symbol, always_print_fields_with_no_presence=True)
+async def _wallet(settings: Settings, method: str, request: Message) -> Any:
+    return await answer_of(settings, "wallet", wallet_pb2_grpc.WalletServiceStub, method, request)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import click
@@ -17,16 +16,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cli.asking import ask, json_option, operator, print_json
 from cli.running import settings_of_running_stack
 from cli.tables import print_table
-from libs.identity import service_credential
 from libs.reasons import PASSING
-from libs.rpc.client import Peer, open_channel
+from libs.rpc.client import open_channel
 from libs.rpc.errors import refused_from_call
 
 _TIMEOUT_S = 3600.0
 _RECONNECT_S = 0.5
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -35,12 +33,12 @@ def settlement() -> None:
 
 
 @settlement.command()
-@_as_json
+@json_option
 def status(as_json: bool) -> None:
     """Tell how far settling is behind matching; exits 1 where dead letters wait."""
     found: settlement_pb2.GetStatusResponse = _ask("GetStatus", settlement_pb2.GetStatusRequest())
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         table = Table("settlement", "")
         table.add_row("settled", str(found.settled))
@@ -59,13 +57,13 @@ def status(as_json: bool) -> None:
 @settlement.command("dead-letters")
 @click.option("--with-resolved", is_flag=True, help="Also those that were settled after all.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
-@_as_json
+@json_option
 def dead_letters(with_resolved: bool, limit: int, as_json: bool) -> None:
     """List what could not be settled, oldest first."""
     request = settlement_pb2.ListDeadLettersRequest(with_resolved=with_resolved, page_size=limit)
     found: settlement_pb2.ListDeadLettersResponse = _ask("ListDeadLetters", request)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table("letter", "symbol", "reason", "tried", "why")
     for letter in found.letters:
@@ -76,14 +74,14 @@ def dead_letters(with_resolved: bool, limit: int, as_json: bool) -> None:
 
 @settlement.command()
 @click.argument("letters", nargs=-1)
-@_as_json
+@json_option
 def retry(letters: tuple[str, ...], as_json: bool) -> None:
     """Settle dead LETTERS again, or, without any named, the oldest 500; exits 1 where one fails or is unknown."""
     found: settlement_pb2.RetryDeadLettersResponse = _ask(
         "RetryDeadLetters", settlement_pb2.RetryDeadLettersRequest(letter_ids=letters)
     )
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         for letter_id in found.settled:
             print(f"settled: {letter_id}")
@@ -98,14 +96,14 @@ def retry(letters: tuple[str, ...], as_json: bool) -> None:
 @settlement.command()
 @click.option("--symbol", default="", help="Only this market; default: all.")
 @click.option("--deep", is_flag=True, help="Compare every trade's contents, too: replays the whole journal.")
-@_as_json
+@json_option
 def reconcile(symbol: str, deep: bool, as_json: bool) -> None:
     """Compare journal, tape and ledger, deliver again what is missing; exits 1 where they do not agree afterwards."""
     request = settlement_pb2.ReconcileRequest(symbol=symbol, deep=deep)
     with Console(stderr=True, quiet=as_json).status("reconciling"):
         found: settlement_pb2.ReconcileResponse = _ask("Reconcile", request)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         columns = ("journaled", "settled", "missing", "repaired", "refused", "unexplained", "different", "compared")
         table = Table("symbol", *columns, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
@@ -139,7 +137,7 @@ class _Time(click.ParamType[Timestamp]):
 @click.option("--until", type=_Time(), help="Only those matched before this time.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
 @click.option("--page", default="", help="Go on with the page that the answer before named.")
-@_as_json
+@json_option
 def trades(  # noqa: PLR0917 - its options
     symbol: str, since: Timestamp | None, until: Timestamp | None, limit: int, page: str, as_json: bool
 ) -> None:
@@ -149,7 +147,7 @@ def trades(  # noqa: PLR0917 - its options
     )
     found: settlement_pb2.ListTradesResponse = _ask("ListTrades", request)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table("number", "matched", "price", "quantity", "taker", "trade", box=box.SIMPLE_HEAD)
     for trade in found.trades:
@@ -173,11 +171,14 @@ def watch(symbol: str, after: int | None) -> None:
 
 
 def _ask(method: str, request: Message) -> Any:
-    return asyncio.run(_with_settlement(lambda stub, peer: peer.call(getattr(stub, method), request)))
+    return ask("settlement", settlement_pb2_grpc.SettlementServiceStub, method, request, timeout_s=_TIMEOUT_S)
 
 
 async def _watch(request: settlement_pb2.StreamSettlementsRequest) -> None:
-    async def read(stub: Any, peer: Peer) -> None:
+    settings = settings_of_running_stack()
+    peer = operator(settings, "settlement")
+    async with open_channel(settings.settlement.target(), settings.tls) as channel:
+        stub = settlement_pb2_grpc.SettlementServiceStub(channel)
         while True:
             try:
                 async for response in stub.StreamSettlements(request, metadata=peer.metadata()):
@@ -190,20 +191,3 @@ async def _watch(request: settlement_pb2.StreamSettlementsRequest) -> None:
                     raise refused from error
                 Console(stderr=True).print(f"coming back: {refused}", markup=False, soft_wrap=True)
             await asyncio.sleep(_RECONNECT_S)
-
-    await _with_settlement(read)
-
-
-async def _with_settlement(work: Callable[[Any, Peer], Awaitable[Any]]) -> Any:
-    settings = settings_of_running_stack()
-    credential = service_credential(settings.auth, service="cli")
-    peer = Peer(name="settlement", credential=credential, timeout_s=_TIMEOUT_S, patience_s=0)
-    channel = open_channel(settings.settlement.target(), settings.tls)
-    try:
-        return await work(settlement_pb2_grpc.SettlementServiceStub(channel), peer)
-    finally:
-        await channel.close()
-
-
-def _print_json(message: Message) -> None:
-    print(json.dumps(MessageToDict(message, always_print_fields_with_no_presence=True)))

@@ -7,6 +7,7 @@ from libs.money import MAX_UNITS, UNIT, format_units, parse_optional, parse_posi
 from libs.reasons import Reason, Refused, RefusedError
 from services.wallet.assets import Assets
 from services.wallet.core.operations import (
+    FEES_ACCOUNT,
     HOUSE_ACCOUNTS,
     Applied,
     BalanceAt,
@@ -73,7 +74,7 @@ class Requests:
         """The operation that is asked for. Raises RefusedError that names the field."""
         operation = Transfer(
             transfer_id=parse_id(request.transfer_id, field="transfer_id"),
-            from_user_id=_user(request.from_user_id, field="from_user_id"),
+            from_user_id=_giver(request.from_user_id, field="from_user_id"),
             to_user_id=_user(request.to_user_id, field="to_user_id"),
             asset=self._asset(request.asset, field="asset"),
             amount=parse_positive(request.amount, field="amount"),
@@ -220,6 +221,11 @@ def _user(text: str, *, field: str) -> str:
     if user_id in HOUSE_ACCOUNTS:
         raise RefusedError(Refused(Reason.ID_MALFORMED, field=field, rule="not an account of the house"))
     return user_id
+
+
+def _giver(text: str, *, field: str) -> str:
+    """A user, or the account of the fees, which are earned: nothing but a transfer takes them out."""
+    return text if text == FEES_ACCOUNT else _user(text, field=field)
 
 
 def _notional(price: int, quantity: int) -> int:

@@ -1,4 +1,4 @@
-"""Operators add assets and markets, and as many markets as they like are shown."""
+"""Operators add assets and markets, as many as they like, and pay out what the house earns in them."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ from exchange.market_data.v1 import market_data_pb2, market_data_pb2_grpc
 from exchange.matcher.v1 import matcher_pb2
 from exchange.wallet.v1 import wallet_pb2
 
+from libs.ids import new_id
 from libs.rpc.client import open_channel
 from tests.support.engine import Engine
 from tests.support.trading import until
@@ -56,6 +57,16 @@ async def test_an_asset_and_a_market_are_added_and_halted(fresh_engine: Engine) 
     await engine.place(buyer, "BUY 1 @ 100", symbol="GOLD/USDT")
     assert (await engine.quiet()).clean
     assert (await engine.balances(buyer))["GOLD"] == ("0.998", "0"), "less the fee of the incoming party"
+
+    assert json.loads((await command(engine, "fees", "list", "--json")).stdout) == {"GOLD": "0.002", "USDT": "0.1"}
+    treasury, key = new_id(), new_id()
+    for _ in range(2):
+        paid = await command(engine, "fees", "pay", treasury, "USDT", "0.08", "--transfer-id", key)
+        assert paid.stdout.strip() == f"paid 0.08 USDT to {treasury}; 0.02 are left"
+    assert (await engine.balances(treasury))["USDT"] == ("0.08", "0")
+    refused = await command(engine, "fees", "pay", treasury, "USDT", "0.08")
+    assert refused.returncode == 1
+    assert "INSUFFICIENT_BALANCE" in refused.stderr
 
     halted = await command(engine, "markets", "put", "GOLD/USDT", "--status", "HALTED")
     assert halted.stdout.strip() == "GOLD/USDT is HALTED"

@@ -6,7 +6,9 @@ import pytest
 from exchange.wallet.v1 import audit_pb2, ledger_entry_pb2, operation_pb2, transfer_pb2, withdrawal_pb2
 
 from libs.ids import new_id
+from services.wallet.core.operations import EXTERNAL_ACCOUNT, FEES_ACCOUNT
 from tests.support.engine import Engine
+from tests.support.trading import Pair
 
 
 async def refusal(call, request, engine: Engine) -> str:
@@ -160,3 +162,31 @@ async def test_an_owner_reads_the_history_by_rest_and_nobody_else(engine: Engine
         assert (theirs.status_code, theirs.json()["reason"]) == (403, "OTHER_USER")
         bad = await http.get("/api/v1/wallets/ledger?fromTime=yesterday", headers=headers)
         assert bad.status_code == 400
+
+
+async def test_the_house_pays_out_what_it_has_earned_and_no_more(fresh_core: Engine) -> None:
+    engine = fresh_core
+    pair = await Pair(engine).fund()
+    treasury = new_id()
+    await engine.place(pair.seller, "SELL 1 @ 100")
+    await engine.place(pair.buyer, "BUY 1 @ 100")
+    assert (await engine.quiet()).clean
+    earned = await engine.balances(FEES_ACCOUNT)
+    assert earned == {"BTC": ("0.002", "0"), "USDT": ("0.1", "0")}
+
+    def payout(amount: str, **changes: str) -> transfer_pb2.TransferRequest:
+        request = {"transfer_id": new_id(), "from_user_id": FEES_ACCOUNT, "to_user_id": treasury, "asset": "USDT"}
+        return transfer_pb2.TransferRequest(**{**request, "amount": amount, **changes})
+
+    for request, refused in (
+        (payout("0.10000001"), "INSUFFICIENT_BALANCE field=amount"),
+        (payout("0.1", to_user_id=FEES_ACCOUNT, from_user_id=pair.buyer), "ID_MALFORMED field=to_user_id"),
+        (payout("0.1", from_user_id=EXTERNAL_ACCOUNT), "ID_MALFORMED field=from_user_id"),
+    ):
+        assert (await refusal(engine.wallet.Transfer, request, engine)).startswith(refused)
+    assert await engine.balances(FEES_ACCOUNT) == earned
+    request = payout("0.08")
+    for _ in range(2):
+        paid = await engine.wallet.Transfer(request, metadata=engine.service)
+        assert (paid.from_balance.available, paid.to_balance.available) == ("0.02", "0.08")
+    assert (await engine.quiet()).clean
