@@ -11,6 +11,7 @@ from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc, tradi
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
 from cli.lobster import USERS, Flow, Step, read_book_rows, read_messages
 from cli.session import Answer, Request, run_session
@@ -25,6 +26,8 @@ from libs.rpc.client import open_channel
 FUNDS = {"AAPL": "10000000", "USD": "1000000000"}
 _TOKEN_LIFE_S = 86_400
 _PAGE = 500
+_RECORDED_WITHIN_S = 20.0
+_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,12 @@ async def run_replay(settings: Settings, options: ReplayOptions) -> ReplayReport
         started = progress.get_time()
         await run_session(settings.gateway.target(), token, _requests(steps), on_answer, tls=settings.tls)
         lasted = progress.get_time() - started
-    mismatches = await _mismatches(settings, token, flow)
+    # What a resting order is filled stands in its record a moment after the taker's answer.
+    patiently = AsyncRetrying(
+        retry=retry_if_result(bool), stop=stop_after_delay(_RECORDED_WITHIN_S), wait=wait_fixed(_LOOK_EVERY_S),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )  # fmt: skip
+    mismatches: list[str] = await patiently(_mismatches, settings, token, flow)
     return ReplayReport(
         messages=sum(1 for step in steps if step.message is not None),
         requests=len(steps),
