@@ -1,13 +1,10 @@
 """One call to a service of the engine that runs here, as its operator."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any
 
-import click
 import grpc.aio
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from cli.running import settings_of_running_stack
@@ -16,8 +13,6 @@ from libs.identity import service_credential
 from libs.rpc.client import Peer, open_channel
 
 TIMEOUT_S = 10.0
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def operator(settings: Settings, service: str, *, timeout_s: float = TIMEOUT_S) -> Peer:
@@ -45,13 +40,3 @@ def ask(
 ) -> Any:
     """As `answer_of`, of the engine that runs here. Raises StackError where none runs, too."""
     return asyncio.run(answer_of(settings_of_running_stack(), section, stub, method, request, timeout_s=timeout_s))
-
-
-def as_dict(message: Message) -> dict[str, Any]:
-    """A message as JSON has it, with every field."""
-    return dict(MessageToDict(message, always_print_fields_with_no_presence=True))
-
-
-def print_json(message: Message) -> None:
-    """Print a message, with every field, as one line of JSON."""
-    click.echo(json.dumps(as_dict(message)))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli.tables import print_table
+from cli.output import print_table
 from libs.db.pool import prepare_connection
 from services.wallet.audit import CHECKS as WALLET_CHECKS
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from rich.table import Table
 
-from cli.tables import print_table
+from cli.output import json_option, print_table
 from libs.config import Section, Settings, load_settings
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def check() -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show(as_json: bool) -> None:
     """Print the settings that hold, secrets masked."""
     settings = load_settings()

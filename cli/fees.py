@@ -8,8 +8,8 @@ from exchange.wallet.v1 import transfer_pb2, wallet_pb2, wallet_pb2_grpc
 from google.protobuf.message import Message
 from rich.table import Table
 
-from cli.asking import ask, json_option
-from cli.tables import print_table
+from cli.asking import ask
+from cli.output import json_option, print_table
 from cli.users import user_id_of
 from libs.ids import new_id
 from services.wallet.core.operations import FEES_ACCOUNT

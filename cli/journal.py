@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from cli.output import json_option, print_table
 from cli.running import settings_of_running_stack
-from cli.tables import print_table
 from libs.db.pool import open_pool
 from libs.money import format_units
 from libs.orders import Side, symbol_name
@@ -42,7 +42,7 @@ def dump(shard: int, first: int, last: int | None) -> None:
 
 @journal.command()
 @_shard
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def verify(shard: int, as_json: bool) -> None:
     """Replay everything from the first command; exits 1 where it gives other events, or a snapshot another state."""
     state, snapshots = asyncio.run(_verify(shard, quiet=as_json))
@@ -68,7 +68,7 @@ def verify(shard: int, as_json: bool) -> None:
 @click.option("--symbol", required=True, help="Which book, such as BTC/USDT.")
 @click.option("--at", "sequence", type=click.IntRange(0), help="After this command; default: the newest.")
 @click.option("--depth", default=10, show_default=True, type=click.IntRange(1, 1000), help="Levels of each side.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def book(shard: int, symbol: str, sequence: int | None, depth: int, as_json: bool) -> None:
     """Show a book as it was after any command."""
     state = asyncio.run(_state_at(shard, sequence))

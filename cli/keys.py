@@ -9,8 +9,8 @@ from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc
 from google.protobuf.message import Message
 from rich.table import Table
 
-from cli.asking import ask, json_option, print_json
-from cli.tables import print_table
+from cli.asking import ask
+from cli.output import json_option, print_json, print_table
 from cli.users import user_id_of
 
 _SCOPES = {"read": access_pb2.SCOPE_READ, "trade": access_pb2.SCOPE_TRADE}

@@ -23,13 +23,13 @@ from cli.health import SERVICES, is_healthy
 from cli.journal import journal
 from cli.keys import keys
 from cli.markets import assets, markets
+from cli.output import json_option, print_table
 from cli.replay import ReplayOptions, print_report, run_replay
 from cli.running import dsn_of_running_stack, settings_of_running_stack, signal_running_stack, stop_running_stack
 from cli.session import SessionError
 from cli.settlement import settlement
 from cli.shell import db_shell, redis_shell
 from cli.stack import Stack, StackError
-from cli.tables import print_table
 from cli.users import deposit_to, user_id_of
 from libs.config import ConfigError, load_settings
 from libs.db.migrations import MigrationError, MigrationStatus, migrate_down, migrate_up, migration_status
@@ -115,7 +115,7 @@ def reload() -> None:
 
 @cli.command()
 @click.option("--service", type=click.Choice(SERVICES), help="Only this one.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def health(service: str | None, as_json: bool) -> None:
     """Tell which services serve; exits 1 where one does not."""
     settings = settings_of_running_stack()
@@ -176,7 +176,7 @@ def migrate_down_command(steps: int) -> None:
 
 
 @migrate.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def migrate_status_command(as_json: bool) -> None:
     """Tell which migrations are applied; exits 1 where one is missing."""
     states: list[MigrationStatus] = asyncio.run(migration_status(dsn_of_running_stack()))
@@ -195,7 +195,7 @@ def migrate_status_command(as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def audit(as_json: bool) -> None:
     """Prove from the tables that the books are right; exits 1 where they are not.
 
@@ -217,7 +217,7 @@ def audit(as_json: bool) -> None:
 @click.option("--run-id", default="replay", show_default=True,
               help="Names this run's orders; with the same one a run that was cut off is taken up again.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit 1 where an order filled otherwise than the flow says.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def replay(
     file: Path, book: Path | None, symbol: str, limit: int | None, run_id: str, strict: bool, as_json: bool
 ) -> None:
@@ -236,7 +236,7 @@ def replay(
 @cli.command()
 @click.option("--orders", default=5000, show_default=True, type=click.IntRange(10), help="How many orders to place.")
 @click.option("--seed", default=1, show_default=True, help="Seed of the order flow.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def demo(orders: int, seed: int, as_json: bool) -> None:
     """Run the engine in a temporary folder, trade, settle, audit, and tell what happened."""
     sys.exit(0 if run_demo(orders=orders, seed=seed, as_json=as_json) else EXIT_FAILED)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import click
@@ -15,9 +15,9 @@ from exchange.wallet.v1 import wallet_pb2, wallet_pb2_grpc
 from google.protobuf.message import Message
 from rich.table import Table
 
-from cli.asking import answer_of, as_dict, json_option, operator
+from cli.asking import answer_of, operator
+from cli.output import as_dict, json_option, print_table
 from cli.running import settings_of_running_stack
-from cli.tables import print_table
 from libs.config import Settings
 from libs.orders import SymbolStatus
 from libs.reasons import Reason, Refused, RefusedError, away
@@ -119,13 +119,12 @@ def put(symbol: str, status: str | None, shard: int, as_json: bool, **filters: s
     click.echo(json.dumps(as_dict(done)) if as_json else f"{symbol} is {SymbolStatus(done.status).name}")
 
 
-class _Shard:
+class _Shard(NamedTuple):
     """A shard's leader, and the markets that it has."""
 
-    def __init__(self, number: int, stub: Any, symbols: list[symbol_pb2.Symbol]) -> None:
-        self.number = number
-        self.stub = stub
-        self.symbols = symbols
+    number: int
+    stub: Any
+    symbols: list[symbol_pb2.Symbol]
 
 
 @contextlib.asynccontextmanager

@@ -14,9 +14,9 @@ from rich.table import Table
 from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
 from cli.lobster import USERS, Flow, Step, read_book_rows, read_messages
+from cli.output import print_table
 from cli.session import Answer, Request, run_session
 from cli.statistics import percentile
-from cli.tables import print_table
 from cli.users import deposit_id_of, deposit_to, user_id_of
 from libs.config import Settings
 from libs.identity import SERVICE_SCOPE, mint_token

@@ -16,9 +16,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cli.asking import ask, json_option, operator, print_json
+from cli.asking import ask, operator
+from cli.output import json_option, print_json, print_table
 from cli.running import settings_of_running_stack
-from cli.tables import print_table
 from libs.reasons import PASSING
 from libs.rpc.client import open_channel
 from libs.rpc.errors import refused_from_call

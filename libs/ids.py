@@ -8,7 +8,6 @@ from libs.reasons import Reason, Refused, RefusedError
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _PRINTABLE = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
-
 _ASSET = re.compile(r"[A-Z0-9]{2,12}", re.ASCII)
 
 KEY_MAX_CHARS = 100
@@ -30,8 +29,7 @@ def first_id_at(time_s: float) -> str:
 def parse_id(text: str, *, field: str) -> str:
     """The same text, if it is a canonical UUID. Raises RefusedError (FIELD_REQUIRED, ID_MALFORMED)."""
     if _UUID.fullmatch(text) is None:
-        reason = Reason.ID_MALFORMED if text else Reason.FIELD_REQUIRED
-        raise RefusedError(Refused(reason, field=field, rule="a UUID in lower case"))
+        raise _malformed(text, Reason.ID_MALFORMED, field=field, rule="a UUID in lower case")
     return text
 
 
@@ -40,15 +38,17 @@ def parse_text(text: str, *, field: str, required: bool = True) -> str:
     if not text and not required:
         return text
     if len(text) > KEY_MAX_CHARS or _PRINTABLE.fullmatch(text) is None:
-        reason = Reason.TEXT_MALFORMED if text else Reason.FIELD_REQUIRED
         rule = f"1 to {KEY_MAX_CHARS} printable ASCII characters, no blank at either end"
-        raise RefusedError(Refused(reason, field=field, rule=rule))
+        raise _malformed(text, Reason.TEXT_MALFORMED, field=field, rule=rule)
     return text
 
 
 def parse_asset(text: str, *, field: str) -> str:
     """The same text, if it can be an asset's code. Raises RefusedError (FIELD_REQUIRED, TEXT_MALFORMED)."""
     if _ASSET.fullmatch(text) is None:
-        reason = Reason.TEXT_MALFORMED if text else Reason.FIELD_REQUIRED
-        raise RefusedError(Refused(reason, field=field, rule="2 to 12 capital letters and digits"))
+        raise _malformed(text, Reason.TEXT_MALFORMED, field=field, rule="2 to 12 capital letters and digits")
     return text
+
+
+def _malformed(text: str, reason: Reason, *, field: str, rule: str) -> RefusedError:
+    return RefusedError(Refused(reason if text else Reason.FIELD_REQUIRED, field=field, rule=rule))

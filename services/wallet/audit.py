@@ -14,7 +14,6 @@ from libs.ids import FIRST_ID, LAST_ID
 
 EXAMPLES_MAX = 5
 ENTRIES_PER_PART = 1_000_000
-# Every account is above the first of these ids and at or below the last.
 
 SUMS_TO_ZERO = """
 SELECT count(*) AS looked_at,
@@ -95,7 +94,7 @@ def _part_of(sql: str, after: str, until: str) -> str:
     return sql.replace("{after}", after).replace("{until}", until)
 
 
-# Each check as one statement over all accounts.
+# Each check as one statement over all accounts: each is above the first id and at or below the last.
 CHECKS = {name: _part_of(sql, FIRST_ID, LAST_ID) for name, sql in _CHECKS.items()}
 
 # The services' connections avoid scans; an audit is made of them. Sorting in memory what fits there is much faster.
