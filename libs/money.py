@@ -14,7 +14,6 @@ MAX_UNITS = 99_999_999_999_999_999_999
 MAX_WHOLE_DIGITS = 12
 BPS = 10_000
 
-_AMOUNT = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,8}))?", re.ASCII)
 _LOOKS_DECIMAL = re.compile(r"([0-9]+)(?:\.([0-9]+))?", re.ASCII)
 
 
@@ -25,11 +24,16 @@ def parse_units(text: str, *, field: str) -> int:
         RefusedError: FIELD_REQUIRED, AMOUNT_MALFORMED (sign, exponent, blank, NaN ...), AMOUNT_TOO_PRECISE
             (more than 8 decimals) or AMOUNT_OUT_OF_RANGE (more than 12 digits before the point), naming the field.
     """
-    match = _AMOUNT.fullmatch(text)
-    if match is None:
+    whole, point, fraction = text.partition(".")
+    digits = whole + fraction
+    if (
+        not 1 <= len(whole) <= MAX_WHOLE_DIGITS
+        or len(fraction) > DECIMALS
+        or bool(point) != bool(fraction)
+        or not (digits.isdigit() and digits.isascii())
+    ):
         raise RefusedError(_what_is_wrong(text, field))
-    whole, fraction = match.groups()
-    return int(whole) * UNIT + (int(fraction.ljust(DECIMALS, "0")) if fraction else 0)
+    return int(whole + fraction.ljust(DECIMALS, "0"))
 
 
 def own_units(text: str) -> int:
@@ -53,11 +57,12 @@ def parse_optional(text: str, *, field: str) -> int:
 
 def format_units(units: int) -> str:
     """The shortest decimal string: 50000000 -> "0.5", 0 -> "0"."""
-    sign, size = ("-", -units) if units < 0 else ("", units)
-    whole, fraction = divmod(size, UNIT)
-    if fraction == 0:
-        return f"{sign}{whole}"
-    return f"{sign}{whole}.{fraction:08d}".rstrip("0")
+    if units < 0:
+        return "-" + format_units(-units)
+    if units % UNIT == 0:
+        return str(units // UNIT)
+    digits = str(units).rjust(DECIMALS + 1, "0")
+    return f"{digits[:-DECIMALS]}.{digits[-DECIMALS:].rstrip('0')}"
 
 
 def notional_units(price_units: int, quantity_units: int) -> int:

@@ -167,36 +167,37 @@ def result_message(outcome: Outcome, symbols: dict[str, Symbol]) -> command_pb2.
         fills=[_fill(trade, outcome.order) for trade in outcome.fills] if outcome.order is not None else (),
     )
     if outcome.order is not None:
-        result.order.CopyFrom(update_message(outcome.order, symbols))
+        put_update(result.order, outcome.order, symbols)
     elif outcome.updates:
-        result.cancelled.extend(update_message(state, symbols) for state in outcome.updates)
+        for state in outcome.updates:
+            put_update(result.cancelled.add(), state, symbols)
         result.left = outcome.left
     return result
 
 
-def update_message(state: OrderState, symbols: dict[str, Symbol]) -> order_pb2.OrderUpdate:
-    """An order's state as an event."""
-    message = order_pb2.OrderUpdate(
-        order_id=state.order_id,
-        user_id=state.user_id,
-        symbol=state.symbol,
-        version=state.version,
-        status=state.status,  # type: ignore[arg-type]  # twins, kept equal by a test
-        reason=state.reason,  # type: ignore[arg-type]  # twins, kept equal by a test
-        quantity=format_units(state.quantity) if state.quantity else "",
-        filled_quantity=format_units(state.filled),
-        filled_notional=format_units(state.notional),
-        updated_at_ns=state.at_ns,
-        price=format_units(state.price) if state.price else "",
-        stop_price=format_units(state.stop_price) if state.stop_price else "",
-        waiting=state.waiting,
-    )
+def put_update(message: order_pb2.OrderUpdate, state: OrderState, symbols: dict[str, Symbol]) -> None:
+    """An order's state as an event, into an empty message: it costs a third of making one and copying it there."""
+    message.order_id = state.order_id
+    message.user_id = state.user_id
+    message.symbol = state.symbol
+    message.version = state.version
+    message.status = state.status  # type: ignore[assignment]  # twins, kept equal by a test
+    message.reason = state.reason  # type: ignore[assignment]  # twins, kept equal by a test
+    message.filled_quantity = format_units(state.filled)
+    message.filled_notional = format_units(state.notional)
+    message.updated_at_ns = state.at_ns
+    message.waiting = state.waiting
+    if state.quantity:
+        message.quantity = format_units(state.quantity)
+    if state.price:
+        message.price = format_units(state.price)
+    if state.stop_price:
+        message.stop_price = format_units(state.stop_price)
     if state.releases:
         symbol = symbols[state.symbol]
         asset = symbol.quote_asset if state.side is BUY else symbol.base_asset
         for number, amount in enumerate(state.releases):
             message.releases.add(key=f"{state.order_id}/{number}", amount=format_units(amount), asset=asset)
-    return message
 
 
 def event_messages(shard: int, sequence: int, outcomes: Iterable[Outcome], symbols: dict[str, Symbol]) -> list[Message]:
@@ -211,40 +212,35 @@ def event_messages(shard: int, sequence: int, outcomes: Iterable[Outcome], symbo
     messages = []
     source = f"{shard}/{sequence}"
     for symbol, made in trades.items():
-        body = trade_pb2.TradeEvents(
-            shard=shard, journal_sequence=sequence, symbol=symbol, trades=[trade_message(trade) for trade in made]
-        )
+        body = trade_pb2.TradeEvents(shard=shard, journal_sequence=sequence, symbol=symbol)
+        for trade in made:
+            put_trade(body.trades.add(), trade)
         messages.append(_message(TRADE_EVENTS, routing_key("trade", symbol), TRADE_MESSAGE, source, body))
     for symbol, states in updates.items():
-        order_body = order_pb2.OrderEvents(
-            shard=shard,
-            journal_sequence=sequence,
-            symbol=symbol,
-            updates=[update_message(state, symbols) for state in states.values()],
-        )
+        order_body = order_pb2.OrderEvents(shard=shard, journal_sequence=sequence, symbol=symbol)
+        for state in states.values():
+            put_update(order_body.updates.add(), state, symbols)
         messages.append(_message(ORDER_EVENTS, routing_key("order", symbol), ORDER_MESSAGE, source, order_body))
     return messages
 
 
-def trade_message(trade: Trade) -> trade_pb2.Trade:
-    """A trade as an event."""
-    return trade_pb2.Trade(
-        trade_id=trade.trade_id,
-        sequence=trade.sequence,
-        symbol=trade.symbol.name,
-        base_asset=trade.symbol.base_asset,
-        quote_asset=trade.symbol.quote_asset,
-        price=format_units(trade.price),
-        quantity=format_units(trade.quantity),
-        buyer_user_id=trade.buyer_user_id,
-        buyer_order_id=trade.buyer_order_id,
-        seller_user_id=trade.seller_user_id,
-        seller_order_id=trade.seller_order_id,
-        maker_side=trade.maker_side,  # type: ignore[arg-type]  # twins, kept equal by a test
-        buyer_fee=format_units(trade.buyer_fee),
-        seller_fee=format_units(trade.seller_fee),
-        executed_at_ns=trade.at_ns,
-    )
+def put_trade(message: trade_pb2.Trade, trade: Trade) -> None:
+    """A trade as an event, into an empty message."""
+    message.trade_id = trade.trade_id
+    message.sequence = trade.sequence
+    message.symbol = trade.symbol.name
+    message.base_asset = trade.symbol.base_asset
+    message.quote_asset = trade.symbol.quote_asset
+    message.price = format_units(trade.price)
+    message.quantity = format_units(trade.quantity)
+    message.buyer_user_id = trade.buyer_user_id
+    message.buyer_order_id = trade.buyer_order_id
+    message.seller_user_id = trade.seller_user_id
+    message.seller_order_id = trade.seller_order_id
+    message.maker_side = trade.maker_side  # type: ignore[assignment]  # twins, kept equal by a test
+    message.buyer_fee = format_units(trade.buyer_fee)
+    message.seller_fee = format_units(trade.seller_fee)
+    message.executed_at_ns = trade.at_ns
 
 
 def _new_order(message: command_pb2.NewOrder) -> NewOrder:

@@ -275,7 +275,7 @@ def apply_update(order: OrderRow, update: order_events_pb2.OrderUpdate | None) -
     message.status = update.status
     message.reason = update.reason
     message.version = update.version
-    message.updated_at.FromDatetime(_EPOCH + timedelta(microseconds=update.updated_at_ns // 1000))
+    message.updated_at.FromMicroseconds(update.updated_at_ns // 1000)
     return message
 
 

@@ -14,7 +14,6 @@ from exchange.wallet.v1 import (
     wallet_pb2_grpc,
     withdrawal_pb2,
 )
-from google.rpc import status_pb2
 
 from libs.db.pool import Pool
 from libs.ids import parse_text
@@ -25,26 +24,33 @@ from libs.times import parse_time
 from libs.tracing import traced
 from services.wallet.assets import Assets
 from services.wallet.audit import audit
-from services.wallet.core.operations import Applied, Operation
+from services.wallet.core.operations import Applied, BalanceAt, Operation
 from services.wallet.history import History
 from services.wallet.intake import Intake, Outcome
 from services.wallet.store import LedgerStore
 from services.wallet.streams import BalanceStreams
 from services.wallet.wire import (
     Requests,
-    balance_message,
     balance_texts,
     entry_message,
-    release_response,
+    put_balance,
+    put_released,
+    put_reserved,
+    put_settled,
     reservation_message,
-    reserve_response,
-    settle_response,
 )
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 500
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 Request = TypeVar("Request")
+Response = TypeVar(
+    "Response",
+    operation_pb2.BatchReserveResponse,
+    operation_pb2.BatchReleaseResponse,
+    operation_pb2.SettleTradesResponse,
+)
+Balances = TypeVar("Balances", wallet_pb2.GetBalancesResponse, wallet_pb2.StreamBalancesResponse)
 
 
 class WalletService(wallet_pb2_grpc.WalletServiceServicer):
@@ -72,66 +78,54 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     async def Reserve(self, request: operation_pb2.ReserveRequest, context: Any) -> operation_pb2.ReserveResponse:
         """See the proto."""
         del context
-        return reserve_response(await self._one(self._requests.reserve, request))
+        response = operation_pb2.ReserveResponse()
+        put_reserved(response, await self._one(self._requests.reserve, request))
+        return response
 
     async def BatchReserve(
         self, request: operation_pb2.BatchReserveRequest, context: Any
     ) -> operation_pb2.BatchReserveResponse:
         """See the proto."""
         del context
-        result = operation_pb2.BatchReserveResponse.Result
         with traced("wallet.reserve", lambda: (item.order_id for item in request.items)):
             outcomes = await self._many(request.items, self._requests.reserve, "order_id")
-        return operation_pb2.BatchReserveResponse(
-            results=[
-                result(response=reserve_response(item)) if isinstance(item, Applied) else result(error=_error(item))
-                for item in outcomes
-            ]
-        )
+        return _answered(operation_pb2.BatchReserveResponse(), outcomes, put_reserved)
 
     async def Release(self, request: operation_pb2.ReleaseRequest, context: Any) -> operation_pb2.ReleaseResponse:
         """See the proto."""
         del context
-        return release_response(await self._one(self._requests.release, request))
+        response = operation_pb2.ReleaseResponse()
+        put_released(response, await self._one(self._requests.release, request))
+        return response
 
     async def BatchRelease(
         self, request: operation_pb2.BatchReleaseRequest, context: Any
     ) -> operation_pb2.BatchReleaseResponse:
         """See the proto."""
         del context
-        result = operation_pb2.BatchReleaseResponse.Result
         outcomes = await self._many(request.items, self._requests.release, "key")
-        return operation_pb2.BatchReleaseResponse(
-            results=[
-                result(response=release_response(item)) if isinstance(item, Applied) else result(error=_error(item))
-                for item in outcomes
-            ]
-        )
+        return _answered(operation_pb2.BatchReleaseResponse(), outcomes, put_released)
 
     async def SettleTrade(
         self, request: operation_pb2.SettleTradeRequest, context: Any
     ) -> operation_pb2.SettleTradeResponse:
         """See the proto."""
         del context
-        return settle_response(await self._one(self._requests.settle, request))
+        response = operation_pb2.SettleTradeResponse()
+        put_settled(response, await self._one(self._requests.settle, request))
+        return response
 
     async def SettleTrades(
         self, request: operation_pb2.SettleTradesRequest, context: Any
     ) -> operation_pb2.SettleTradesResponse:
         """See the proto."""
         del context
-        result = operation_pb2.SettleTradesResponse.Result
         with traced(
             "wallet.settle",
             lambda: (id_ for item in request.items for id_ in (item.buyer_order_id, item.seller_order_id)),
         ):
             outcomes = await self._many(request.items, self._requests.settle, "trade_id")
-        return operation_pb2.SettleTradesResponse(
-            results=[
-                result(response=settle_response(item)) if isinstance(item, Applied) else result(error=_error(item))
-                for item in outcomes
-            ]
-        )
+        return _answered(operation_pb2.SettleTradesResponse(), outcomes, put_settled)
 
     async def IncreaseReservation(
         self, request: operation_pb2.IncreaseReservationRequest, context: Any
@@ -145,7 +139,10 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         """See the proto."""
         del context
         giver, taker = (await self._one(self._requests.transfer, request)).balances
-        return transfer_pb2.TransferResponse(from_balance=balance_message(giver), to_balance=balance_message(taker))
+        response = transfer_pb2.TransferResponse()
+        put_balance(response.from_balance, giver)
+        put_balance(response.to_balance, taker)
+        return response
 
     async def RequestWithdrawal(
         self, request: withdrawal_pb2.RequestWithdrawalRequest, context: Any
@@ -211,13 +208,12 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         """See the proto."""
         del context
         async for changed in self._streams.subscribe(request.user_id):
-            yield wallet_pb2.StreamBalancesResponse(balances=[balance_message(item) for item in changed])
+            yield _balances(wallet_pb2.StreamBalancesResponse(), changed)
 
     async def GetBalances(self, request: wallet_pb2.GetBalancesRequest, context: Any) -> wallet_pb2.GetBalancesResponse:
         """See the proto."""
         del context
-        balances = await self._store.user_balances(request.user_id)
-        return wallet_pb2.GetBalancesResponse(balances=[balance_message(item) for item in balances])
+        return _balances(wallet_pb2.GetBalancesResponse(), await self._store.user_balances(request.user_id))
 
     async def PutAsset(self, request: wallet_pb2.PutAssetRequest, context: Any) -> wallet_pb2.PutAssetResponse:
         """See the proto."""
@@ -287,6 +283,18 @@ def check_batch(items: Sequence[Any], key_field: str, batch_max: int) -> None:
         raise RefusedError(Refused(Reason.KEY_DUPLICATE_IN_BATCH, field=key_field))
 
 
-def _error(outcome: Outcome) -> status_pb2.Status:
-    assert isinstance(outcome, Refused)
-    return status_of(outcome)
+def _answered(response: Response, outcomes: Sequence[Outcome], put: Callable[[Any, Applied], None]) -> Response:
+    """The answer to a batch: one result per outcome."""
+    for outcome in outcomes:
+        result = response.results.add()
+        if isinstance(outcome, Applied):
+            put(result.response, outcome)
+        else:
+            result.error.CopyFrom(status_of(outcome))
+    return response
+
+
+def _balances(response: Balances, balances: Sequence[BalanceAt]) -> Balances:
+    for at in balances:
+        put_balance(response.balances.add(), at)
+    return response

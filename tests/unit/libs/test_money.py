@@ -1,3 +1,6 @@
+import re
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +41,25 @@ def test_plain_decimals_become_units(text: str, units: int) -> None:
 def test_zero_is_not_positive() -> None:
     with pytest.raises(RefusedError, match="AMOUNT_NOT_POSITIVE"):
         parse_positive("0.0", field="price")
+
+
+@given(
+    st.one_of(
+        st.text("0123456789.-+_e \n\u00b2\u0661", max_size=24),
+        st.from_regex(r"[0-9]{0,13}\.?[0-9]{0,9}", fullmatch=True),
+    )
+)
+def test_an_amount_is_up_to_12_digits_and_up_to_8_after_a_point(text: str) -> None:
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,8})?", text):
+        assert parse_units(text, field="price") == int(Decimal(text) * 10**8)
+    else:
+        with pytest.raises(RefusedError):
+            parse_units(text, field="price")
+
+
+@given(st.integers(0, MAX_UNITS))
+def test_the_text_is_the_shortest(units: int) -> None:
+    assert format_units(units) == f"{Decimal(units).scaleb(-8).normalize():f}"
 
 
 @given(st.integers(0, MAX_UNITS))
