@@ -150,7 +150,7 @@ def main() -> None:
         raw[name] = {
             "msgs_per_s": round(per_s),
             "live_orders": market.book.orders,
-            "live_levels": len(market.book.asks.keys) + len(market.book.bids.keys),
+            "live_levels": len(market.book.asks.levels) + len(market.book.bids.levels),
             "trades": market.trades,
         }
         console.print(f"{name}: {raw[name]}")

@@ -17,6 +17,9 @@ from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 from libs.compiled import FOLDER, GROUP, ROOT, SOURCES, compiled_folder
 
+# What is compiled together calls itself directly, and not as if another library could take its functions' place.
+FLAGS = ["-fno-semantic-interposition", "-fvisibility=hidden"]
+
 
 def compile_sources() -> Path:
     """Make the extension modules, and tell where they are.
@@ -27,6 +30,8 @@ def compile_sources() -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         # mypy's own settings are those in pyproject.toml.
         modules = mypycify([*SOURCES], opt_level="3", debug_level="0", group_name=GROUP, target_dir=f"{scratch}/c")
+        for module in modules:
+            module.extra_compile_args += FLAGS
         command = build_ext(Distribution({"name": "compiled", "ext_modules": modules}))
         command.build_lib, command.build_temp = f"{scratch}/out", f"{scratch}/o"
         command.ensure_finalized()

@@ -4,17 +4,18 @@ A symbol's price scale + quantity scale is at most 8, so price x quantity is alw
 """
 
 import re
+from typing import Final
 
 from libs.reasons import Reason, Refused, RefusedError
 
-DECIMALS = 8
-UNIT = 100_000_000
+DECIMALS: Final = 8
+UNIT: Final = 100_000_000
 # NUMERIC(20,8) holds 12 digits before the point.
-MAX_UNITS = 99_999_999_999_999_999_999
-MAX_WHOLE_DIGITS = 12
-BPS = 10_000
+MAX_UNITS: Final = 99_999_999_999_999_999_999
+MAX_WHOLE_DIGITS: Final = 12
+BPS: Final = 10_000
 
-_LOOKS_DECIMAL = re.compile(r"([0-9]+)(?:\.([0-9]+))?", re.ASCII)
+_LOOKS_DECIMAL: Final = re.compile(r"([0-9]+)(?:\.([0-9]+))?", re.ASCII)
 
 
 def parse_units(text: str, *, field: str) -> int:

@@ -16,37 +16,32 @@ from services.matcher.core.orders import Order
 class Level:
     """All orders at one price. `quantity` is what they show."""
 
-    __slots__ = ("key", "ladder", "orders", "price", "quantity")
+    __slots__ = ("ladder", "orders", "price", "quantity")
 
-    def __init__(self, ladder: "Ladder", price: int, key: int) -> None:
+    def __init__(self, ladder: "Ladder", price: int) -> None:
         self.ladder = ladder
         self.price = price
-        self.key = key
         self.quantity = 0
         self.orders: dict[str, Order] = {}
 
 
 class Ladder:
-    """Levels by price, the best last: the highest price is the best, or the lowest."""
+    """Levels by price. `best` is the one with the highest price, or the lowest; None where there is none."""
 
-    __slots__ = ("_sign", "keys", "levels")
+    __slots__ = ("_best_is_highest", "_keys", "best", "levels")
 
     def __init__(self, *, best_is_highest: bool) -> None:
-        self._sign = 1 if best_is_highest else -1
-        self.levels: dict[int, Level] = {}  # by key: the price, or its negative
-        self.keys: list[int] = []
-
-    def best(self) -> Level | None:
-        """The best level; None where there is none."""
-        return self.levels[self.keys[-1]] if self.keys else None
+        self._best_is_highest = best_is_highest
+        self._keys: list[int] = []  # of every level its price, or the price's negative: ascending, the best last
+        self.levels: dict[int, Level] = {}  # by price
+        self.best: Level | None = None
 
     def add(self, order: Order, price: int) -> Level:
         """Put an order at the end of a price's queue."""
-        key = price * self._sign
-        level = self.levels.get(key)
+        level = self.levels.get(price)
         if level is None:
-            level = self.levels[key] = Level(self, price, key)
-            insort(self.keys, key)
+            level = self.levels[price] = Level(self, price)
+            self._put(level)
         level.orders[order.order_id] = order
         return level
 
@@ -54,17 +49,29 @@ class Ladder:
         """Take an order out, and its level if that was the last."""
         del level.orders[order.order_id]
         if not level.orders:
-            keys = self.keys
-            if keys[-1] == level.key:
-                keys.pop()
-            else:
-                del keys[bisect_left(keys, level.key)]
-            del self.levels[level.key]
+            del self.levels[level.price]
+            self._drop(level)
 
-    def best_first(self) -> Iterator[Level]:
-        """Every level, the best first."""
-        for key in reversed(self.keys):
-            yield self.levels[key]
+    def best_first(self, most: int | None = None) -> Iterator[Level]:
+        """Every level, or so many, the best first."""
+        for key in reversed(self._keys if most is None else self._keys[-most:]):
+            yield self.levels[abs(key)]
+
+    def _put(self, level: Level) -> None:
+        key = level.price if self._best_is_highest else -level.price
+        if self._keys and key < self._keys[-1]:
+            insort(self._keys, key)
+        else:
+            self._keys.append(key)
+            self.best = level
+
+    def _drop(self, level: Level) -> None:
+        keys = self._keys
+        if level is self.best:
+            keys.pop()
+            self.best = self.levels[abs(keys[-1])] if keys else None
+        else:
+            del keys[bisect_left(keys, level.price if self._best_is_highest else -level.price)]
 
 
 class Book:
@@ -88,7 +95,7 @@ class Book:
 
     def best(self, side: Side) -> Level | None:
         """The best level of a side, None where it is empty."""
-        return (self.bids if side is BUY else self.asks).best()
+        return self.side(side).best
 
     def add(self, order: Order) -> None:
         """Put an order at the end of its price's queue; an iceberg shows only a part."""
@@ -142,9 +149,7 @@ class Book:
 
     def depth(self, side: Side, levels: int) -> list[tuple[int, int]]:
         """(price, quantity shown) of the best levels, best first."""
-        ladder = self.side(side)
-        best = [ladder.levels[key] for key in ladder.keys[: -levels - 1 : -1]]
-        return [(level.price, level.quantity) for level in best]
+        return [(level.price, level.quantity) for level in self.side(side).best_first(levels)]
 
     def resting(self, side: Side) -> list[Order]:
         """Every order of a side in priority order."""

@@ -5,6 +5,7 @@ What may never live here: who may do what (rules), when (engine).
 
 import zlib
 from collections import deque
+from typing import Final
 
 from libs.money import BPS, UNIT, fee_units, notional_units
 from libs.orders import SelfTrade, Status
@@ -32,8 +33,8 @@ from services.matcher.core.commands import Symbol
 from services.matcher.core.orders import Order, OrderState, Trade
 from services.matcher.core.stops import StopBook
 
-_NS_PER_MS = 1_000_000
-_SEQUENCE_BITS = 42
+_NS_PER_MS: Final = 1_000_000
+_SEQUENCE_BITS: Final = 42
 
 
 class Step:
@@ -93,7 +94,8 @@ class Market:
         """
         if at_ns != self._head_at_ns:
             self._head_at_ns, self._head = at_ns, _trade_id_head(at_ns, self.tag)
-        return f"{self._head}{(self.tag & 63) << _SEQUENCE_BITS | self.trades:012x}"
+        # Twelve digits, for the bit before them keeps their zeros; formatting them would take five times as long.
+        return self._head + hex(1 << 48 | (self.tag & 63) << _SEQUENCE_BITS | self.trades)[3:]
 
     def enter(self, order: Order, step: Step) -> None:
         """Let an order trade as the incoming one, then rest or end, as its type and time in force say."""
@@ -136,14 +138,14 @@ class Market:
     def forget_open(self, order: Order) -> None:
         """Count an order among its user's live ones no longer."""
         mine = self.open.get(order.user_id)
-        if mine is not None:
-            mine.pop(order.order_id, None)
+        if mine is not None and order.order_id in mine:
+            del mine[order.order_id]
             if not mine:
                 del self.open[order.user_id]
 
     def would_trade(self, order: Order) -> bool:
         """Whether the best opposite price is within an order's limit."""
-        level = self.book.against(order.side).best()
+        level = self.book.against(order.side).best
         if level is None:
             return False
         return level.price <= order.price if order.side is BUY else level.price >= order.price
@@ -189,7 +191,7 @@ class Market:
         limit = self._worst_price(order)
         lot = self.symbol.lot
         while order.remaining or by_amount:
-            level = opposite.best()
+            level = opposite.best
             if level is None:
                 break
             price = level.price

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from libs.orders import OrderType, PostOnly, SelfTrade, Side, TimeInForce
 from libs.reasons import Reason
-from services.matcher.core.choices import BUY, LIMIT, NO_REASON, PENDING, TRAILING_STOP
+from services.matcher.core.choices import BUY, LIMIT, MARKET, NO_REASON, PENDING, STOP, TRAILING_STOP
 from services.matcher.core.commands import NewOrder, Symbol, Tombstone
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ class Trade:
         self.buyer_fee = buyer_fee
         self.seller_fee = seller_fee
         self.at_ns = at_ns
-
-
-_ANY_PRICE = frozenset({OrderType.MARKET, OrderType.STOP, TRAILING_STOP})
 
 
 class Order:
@@ -76,7 +73,8 @@ class Order:
         self.self_trade: SelfTrade = command.self_trade
         self.expires_at_ns = command.expires_at_ns
         self.session = command.session
-        self.any_price = command.type in _ANY_PRICE  # as the incoming order
+        # As the incoming order.
+        self.any_price = command.type is MARKET or command.type is STOP or command.type is TRAILING_STOP
         self.waiting = False  # for its stop price
         self.peak = 0  # of a trailing stop: the best last price it has seen
         self.remaining = self.quantity

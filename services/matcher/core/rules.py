@@ -3,6 +3,8 @@
 An order that breaks a rule is REJECTED with the reason; the answer to a repeat is the same.
 """
 
+from typing import Final
+
 from libs.money import BPS, notional_units
 from libs.orders import PostOnly
 from libs.reasons import Reason
@@ -12,7 +14,7 @@ from services.matcher.core.market import Market
 from services.matcher.core.orders import Order
 from services.matcher.core.stops import TRAILING_MAX
 
-ORDERS_PER_BOOK_MAX = 2_000_000
+ORDERS_PER_BOOK_MAX: Final = 2_000_000
 
 
 def broken_by_order(command: NewOrder, market: Market, *, horizon_ms: int, at_ns: int) -> Reason:

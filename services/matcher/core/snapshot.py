@@ -7,7 +7,7 @@ import hashlib
 import heapq
 import json
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from libs.orders import Side, Status, SymbolStatus
 from libs.reasons import Reason
@@ -17,9 +17,9 @@ from services.matcher.core.engine import Engine
 from services.matcher.core.market import Market
 from services.matcher.core.orders import Order, Trade
 
-VERSION = 1
-_STATUSES = {int(item): item for item in Status}
-_REASONS = {int(item): item for item in Reason}
+VERSION: Final = 1
+_STATUSES: Final = {int(item): item for item in Status}
+_REASONS: Final = {int(item): item for item in Reason}
 
 
 def dump(engine: Engine) -> list[Any]:

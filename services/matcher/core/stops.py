@@ -5,12 +5,14 @@ The order in which stops that are met at once go is fixed: buy stops from the lo
 price down, trailing stops; within each the oldest first.
 """
 
+from typing import Final
+
 from libs.money import BPS
 from services.matcher.core.book import Ladder
 from services.matcher.core.choices import BUY, SELL, TRAILING_STOP
 from services.matcher.core.orders import Order
 
-TRAILING_MAX = 1000  # all of them are looked at whenever the last price moves
+TRAILING_MAX: Final = 1000  # all of them are looked at whenever the last price moves
 
 
 class StopBook:
@@ -51,13 +53,13 @@ class StopBook:
         """Take out every order that this price meets, in the fixed order."""
         met: list[Order] = []
         for ladder, reached in ((self._buys, 1), (self._sells, -1)):
-            level = ladder.best()
+            level = ladder.best
             while level is not None and (last_price - level.price) * reached >= 0:
                 orders = list(level.orders.values())
                 for order in orders:
                     self.remove(order)
                 met += orders
-                level = ladder.best()
+                level = ladder.best
         for order in list(self.trailing.values()):
             if order.stop_price and (last_price - order.stop_price) * (1 if order.side is BUY else -1) >= 0:
                 self.remove(order)
