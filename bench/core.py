@@ -2,84 +2,18 @@
 
 import argparse
 import gc
-import random
 import time
 from collections.abc import Iterator
 
-import uuid_utils
 from rich.console import Console
 
 from bench.support import write_results
-from libs.money import UNIT
-from libs.orders import OrderType, SelfTrade, Side, TimeInForce
+from cli.flow import NOW_NS, SYMBOL, Flow
+from libs.orders import Side
 from libs.runtime import collect_garbage_rarely
-from services.matcher.core.commands import AmendOrder, CancelOrder, Command, NewOrder, PutSymbol, Symbol
-from services.matcher.core.engine import Engine
+from services.matcher.core.commands import CancelOrder, NewOrder
 
-SYMBOL = Symbol("BTC/USDT", "BTC", "USDT", UNIT // 100, UNIT // 1000, UNIT // 1000, 10**6 * UNIT, 0, 10, 20, 500)
-TICK = SYMBOL.tick
-USERS = [str(uuid_utils.uuid4()) for _ in range(500)]
-NOW_NS = time.time_ns()
 console = Console(stderr=True)
-
-
-class Flow:
-    """Makes commands against a model of which orders live, so that cancels and amends mostly find one."""
-
-    def __init__(self, seed: int, *, spread_ticks: int, drift_per_order: float, live_target: int) -> None:
-        self.dice = random.Random(seed)
-        self.mid = 50_000 * 100
-        self.spread_ticks = spread_ticks
-        self.drift = drift_per_order
-        self.live_target = live_target
-        self.live: list[NewOrder] = []
-        self.engine = Engine()
-        self.engine.apply(PutSymbol(SYMBOL), NOW_NS)
-
-    def order(self, *, ioc: bool = False) -> NewOrder:
-        dice = self.dice
-        self.mid += self.drift * dice.choice((-1, 1)) if self.drift < 1 else self.drift * dice.choice((-3, 1))
-        side = dice.choice((Side.BUY, Side.SELL))
-        away = int(dice.expovariate(1 / self.spread_ticks)) + 1
-        # An IOC order reaches over the spread, a few others do, too.
-        if ioc or dice.random() < 0.03:
-            away = -int(dice.expovariate(1 / 5)) - 1
-        price = max(1, int(self.mid) - away if side is Side.BUY else int(self.mid) + away) * TICK
-        quantity = dice.randint(1, 500) * SYMBOL.lot
-        reserved = quantity if side is Side.SELL else price * quantity // UNIT
-        tif = TimeInForce.IOC if ioc else TimeInForce.GTC
-        return NewOrder(
-            str(uuid_utils.uuid7()), dice.choice(USERS), SYMBOL.name, side, OrderType.LIMIT, tif, price, quantity, reserved,
-            self_trade=SelfTrade.CANCEL_OLDEST,
-        )  # fmt: skip
-
-    def commands(self, count: int) -> list[Command]:
-        """The next commands; 15 % of the orders are IOC, of the others 20 % are amended and all but 5 % cancelled."""
-        dice, out = self.dice, []
-        while len(out) < count:
-            if len(self.live) < self.live_target or dice.random() < 0.45:
-                new = self.order(ioc=dice.random() < 0.15)
-                out.append(new)
-                if new.time_in_force is TimeInForce.GTC:
-                    self.live.append(new)
-                continue
-            place = dice.randrange(len(self.live))
-            chosen = self.live[place]
-            if dice.random() < 0.18:
-                lots = chosen.quantity // SYMBOL.lot
-                out.append(
-                    AmendOrder(chosen.order_id, chosen.user_id, chosen.symbol, quantity=max(1, lots // 2) * SYMBOL.lot)
-                )
-                continue
-            self.live[place] = self.live[-1]
-            self.live.pop()
-            if dice.random() < 0.95:
-                out.append(CancelOrder(chosen.order_id, chosen.user_id, chosen.symbol))
-        return out
-
-    def fill_up(self) -> None:
-        for command in self.commands(self.live_target):
-            self.engine.apply(command, NOW_NS)
 
 
 def messages_per_s(flow: Flow, count: int) -> float:

@@ -9,9 +9,9 @@ from exchange.matcher.v1 import command_pb2
 from rich.console import Console
 from rich.progress import Progress
 
-from bench.core import Flow
 from bench.support import Clock, write_results
 from cli.embedded import EmbeddedPostgres
+from cli.flow import Flow
 from cli.stack import temporary_folder
 from libs.books import BookHub
 from libs.bus.interface import nothing

@@ -6,12 +6,13 @@ Where no C compiler or no Python headers are, it says so and all goes on as Pyth
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from mypyc.build import mypycify
-from setuptools import Distribution
+from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
@@ -24,21 +25,35 @@ FLAGS = ["-fno-semantic-interposition", "-fvisibility=hidden"]
 def compile_sources() -> Path:
     """Make the extension modules, and tell where they are.
 
+    Twice, where the compiler can: it arranges the code by what is usual in a market, which is seen in a first build.
     Raises CCompilerError, ExecError or PlatformError where nothing compiles C, SystemExit where mypyc refuses a source.
     """
-    target = compiled_folder()
     with tempfile.TemporaryDirectory() as scratch:
         # mypy's own settings are those in pyproject.toml.
         modules = mypycify([*SOURCES], opt_level="3", debug_level="0", group_name=GROUP, target_dir=f"{scratch}/c")
-        for module in modules:
-            module.extra_compile_args += FLAGS
-        command = build_ext(Distribution({"name": "compiled", "ext_modules": modules}))
-        command.build_lib, command.build_temp = f"{scratch}/out", f"{scratch}/o"
-        command.ensure_finalized()
-        command.run()
+        options = modules[0].extra_compile_args
+        built = Path(scratch, "out")
+        try:
+            _build(modules, built, [*options, *FLAGS, "-fprofile-generate", f"-fprofile-dir={scratch}/seen"])
+            environment = {**os.environ, "PURE_PYTHON": "", "COMPILED_FOLDER": str(built)}
+            subprocess.run([sys.executable, "-m", "cli.flow"], env=environment, check=True)
+            _build(modules, built, [*options, *FLAGS, f"-fprofile-use={scratch}/seen", "-Wno-missing-profile"])
+        except (CCompilerError, subprocess.CalledProcessError):
+            _build(modules, built, [*options, *FLAGS])
+        target = compiled_folder()
         shutil.rmtree(FOLDER, ignore_errors=True)
-        shutil.copytree(f"{scratch}/out", target)
+        shutil.copytree(built, target)
     return target
+
+
+def _build(modules: list[Extension], folder: Path, options: list[str]) -> None:
+    for module in modules:
+        module.extra_compile_args = options
+        module.extra_link_args = [option for option in options if option == "-fprofile-generate"]
+    command = build_ext(Distribution({"name": "compiled", "ext_modules": modules}))
+    command.build_lib, command.build_temp, command.force = str(folder), f"{folder}.o", True
+    command.ensure_finalized()
+    command.run()
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Where a C compiler is, mypyc has made extension modules of a few pure sources: the same code, several times as fast.
 
 They lie in `gen/compiled/<digest of those sources>`: what was compiled from other sources is never used. With PURE_PYTHON=1
-in the environment the sources run themselves. cli/compiling.py makes them, ADR 007 says why.
+in the environment the sources run themselves, with COMPILED_FOLDER what lies there. cli/compiling.py makes them, ADR 007
+says why.
 """
 
 import hashlib
@@ -31,6 +32,6 @@ def compiled_folder() -> Path:
 
 def prefer_compiled(package: str, path: MutableSequence[str]) -> None:
     """Let a package's modules be looked for among the compiled ones first."""
-    folder = compiled_folder() / package.replace(".", "/")
+    folder = Path(os.environ.get("COMPILED_FOLDER") or compiled_folder()) / package.replace(".", "/")
     if folder.is_dir() and not os.environ.get("PURE_PYTHON"):
         path.insert(0, str(folder))
