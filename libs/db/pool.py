@@ -34,14 +34,23 @@ KEYED_PLANS = {
     "enable_mergejoin": "off",
 }
 
+# The statements rest on it, whatever a database is set to.
+_ISOLATION = {"default_transaction_isolation": "read committed"}
+# Whoever waits for more than this server's disk goes on doing so.
+_FLUSHED = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+_UNSAFE = "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'"
+
 log = structlog.get_logger()
 
 
 async def open_pool(settings: Database, *, service: str) -> Pool:
-    """A pool for one service, in its role; waits up to 30 s for the server. Raises what asyncpg raises after that."""
+    """A pool for one service, in its role; waits up to 30 s for the server. Raises what asyncpg raises after that.
+
+    Its sessions commit to the disk, whatever the database is set to; a server that never flushes is complained about.
+    """
     session = {"application_name": f"trade-engine-{service.replace('_', '-')}", "timezone": "UTC"}
     if settings.session_settings:
-        session |= KEYED_PLANS
+        session |= _ISOLATION | KEYED_PLANS
         if settings.role_prefix:
             session["role"] = settings.role_prefix + service
 
@@ -52,12 +61,15 @@ async def open_pool(settings: Database, *, service: str) -> Pool:
             max_size=settings.pool_max,
             command_timeout=settings.command_timeout_s,
             statement_cache_size=settings.statement_cache_size,
-            init=prepare_connection,
+            init=_prepare_session if settings.session_settings else prepare_connection,
             reset=_leave_as_it_is,
             server_settings=session,
         )
 
-    return await patiently(connect, patience_s=START_PATIENCE_S)
+    pool = await patiently(connect, patience_s=START_PATIENCE_S)
+    for row in await patiently(lambda: pool.fetch(_UNSAFE), patience_s=START_PATIENCE_S):
+        log.warning("the server does not flush to disk: what is acknowledged can be lost with it", setting=row["name"])
+    return pool
 
 
 async def patiently(work: Callable[[], Awaitable[T]], *, patience_s: float) -> T:
@@ -76,6 +88,11 @@ async def prepare_connection(connection: Any) -> None:
     await connection.set_type_codec(
         "numeric", schema="pg_catalog", encoder=_numeric_of_units, decoder=_units_of_numeric, format="text"
     )
+
+
+async def _prepare_session(connection: Any) -> None:
+    await prepare_connection(connection)
+    await connection.execute(_FLUSHED)
 
 
 async def _leave_as_it_is(connection: Any) -> None:
