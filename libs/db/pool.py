@@ -8,6 +8,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from libs.config import Database
+from libs.db.arrays import expect_lists
 from libs.money import DECIMALS, UNIT
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ async def open_pool(settings: Database, *, service: str) -> Pool:
 
     Its sessions commit to the disk, whatever the database is set to; a server that never flushes is complained about.
     """
+    expect_lists()
     session = {"application_name": f"trade-engine-{service.replace('_', '-')}", "timezone": "UTC"}
     if settings.session_settings:
         session |= _ISOLATION | KEYED_PLANS
