@@ -9,7 +9,8 @@ from asyncpg.protocol import protocol
 
 
 def expect_lists() -> None:
-    """From now on nothing but a list or a tuple is an array to asyncpg, in this process."""
-    names = vars(protocol)
-    assert {"IterableABC", "SizedABC"} <= names.keys(), "this asyncpg looks for arrays in another way"
-    names.update(IterableABC=(list, tuple), SizedABC=object)
+    """From now on nothing but a list or a tuple is an array to asyncpg, in this process.
+
+    Another asyncpg may look for arrays in another way; then it goes on as it does, and a test says so.
+    """
+    vars(protocol).update(IterableABC=(list, tuple), SizedABC=object)

@@ -7,6 +7,7 @@ order near the best moves little.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from itertools import islice
 
 from libs.orders import Side
 from services.matcher.core.choices import BUY
@@ -52,9 +53,9 @@ class Ladder:
             del self.levels[level.price]
             self._drop(level)
 
-    def best_first(self, most: int | None = None) -> Iterator[Level]:
-        """Every level, or so many, the best first."""
-        for key in reversed(self._keys if most is None else self._keys[-most:]):
+    def best_first(self) -> Iterator[Level]:
+        """Every level, the best first."""
+        for key in reversed(self._keys):
             yield self.levels[abs(key)]
 
     def _put(self, level: Level) -> None:
@@ -149,7 +150,7 @@ class Book:
 
     def depth(self, side: Side, levels: int) -> list[tuple[int, int]]:
         """(price, quantity shown) of the best levels, best first."""
-        return [(level.price, level.quantity) for level in self.side(side).best_first(levels)]
+        return [(level.price, level.quantity) for level in islice(self.side(side).best_first(), levels)]
 
     def resting(self, side: Side) -> list[Order]:
         """Every order of a side in priority order."""
