@@ -1,7 +1,6 @@
 """What a database is set to by whoever runs it must not change what the services' statements mean."""
 
 import asyncio
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -9,6 +8,7 @@ from structlog.testing import capture_logs
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 from cli.embedded import EmbeddedPostgres
+from cli.stack import temporary_folder
 from libs.config import Database
 from libs.db.pool import open_pool
 
@@ -40,22 +40,27 @@ async def test_a_commit_is_at_least_flushed(empty_database: str, value: str, use
     assert await said_by(empty_database, "synchronous_commit") == [used]
 
 
-async def test_a_server_that_does_not_flush_is_complained_about(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path)
-    await asyncio.to_thread(server.start)
-    try:
-        with capture_logs() as logs:
-            await said_by(server.dsn)
-        assert logs == []
-        connection = await asyncpg.connect(server.dsn)
-        await connection.execute("ALTER SYSTEM SET fsync = off")
-        await connection.execute("SELECT pg_reload_conf()")
-        async for attempt in AsyncRetrying(stop=stop_after_delay(10), wait=wait_fixed(0.1)):
-            with attempt:
-                assert await connection.fetchval("SHOW fsync") == "off"
-        await connection.close()
-        with capture_logs() as logs:
-            await said_by(server.dsn)
-        assert [(line["log_level"], line["setting"]) for line in logs] == [("warning", "fsync")]
-    finally:
-        await asyncio.to_thread(server.stop)
+async def test_a_server_that_does_not_flush_is_complained_about() -> None:
+    with temporary_folder("trade-engine-test-") as folder:
+        server = EmbeddedPostgres(folder)
+        await asyncio.to_thread(server.start)
+        try:
+            with capture_logs() as logs:
+                await said_by(server.dsn)
+            assert logs == []
+            await stop_flushing(server.dsn)
+            with capture_logs() as logs:
+                await said_by(server.dsn)
+            assert [(line["log_level"], line["setting"]) for line in logs] == [("warning", "fsync")]
+        finally:
+            await asyncio.to_thread(server.stop)
+
+
+async def stop_flushing(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("ALTER SYSTEM SET fsync = off")
+    await connection.execute("SELECT pg_reload_conf()")
+    async for attempt in AsyncRetrying(stop=stop_after_delay(10), wait=wait_fixed(0.1)):
+        with attempt:
+            assert await connection.fetchval("SHOW fsync") == "off"
+    await connection.close()
