@@ -4,8 +4,7 @@ import argparse
 import random
 import time
 
-import uuid_utils
-
+from libs.ids import new_id
 from libs.money import UNIT, format_units, parse_units
 from libs.orders import OrderType, SelfTrade, Side, TimeInForce
 from services.matcher.core.commands import AmendOrder, CancelOrder, Command, NewOrder, PutSymbol, Symbol
@@ -14,7 +13,7 @@ from services.matcher.core.snapshot import dump, load
 
 SYMBOL = Symbol("BTC/USDT", "BTC", "USDT", UNIT // 100, UNIT // 1000, UNIT // 1000, 10**6 * UNIT, 0, 10, 20, 500)
 TICK = SYMBOL.tick
-USERS = [str(uuid_utils.uuid4()) for _ in range(500)]
+USERS = [new_id() for _ in range(500)]
 NOW_NS = time.time_ns()
 
 
@@ -45,7 +44,7 @@ class Flow:
         reserved = quantity if side is Side.SELL else price * quantity // UNIT
         tif = TimeInForce.IOC if ioc else TimeInForce.GTC
         return NewOrder(
-            str(uuid_utils.uuid7()), dice.choice(USERS), SYMBOL.name, side, OrderType.LIMIT, tif, price, quantity, reserved,
+            new_id(), dice.choice(USERS), SYMBOL.name, side, OrderType.LIMIT, tif, price, quantity, reserved,
             self_trade=SelfTrade.CANCEL_OLDEST,
         )  # fmt: skip
 

@@ -38,9 +38,9 @@ def parse_units(text: str, *, field: str) -> int:
 
 
 def own_units(text: str) -> int:
-    """Units of 10^-8 in a string that `format_units` made; a sum may have more digits than an amount of a user."""
+    """Units of 10^-8 in a string that `format_units` or PostgreSQL made; a sum may have more digits than a user's amount."""
     whole, _, fraction = text.partition(".")
-    return int(whole) * UNIT + int(fraction.ljust(DECIMALS, "0"))
+    return int(whole + fraction.ljust(DECIMALS, "0"))
 
 
 def parse_positive(text: str, *, field: str) -> int:

@@ -21,4 +21,9 @@ def parse_time_ns(time: Timestamp, *, field: str) -> int:
 
 def parse_time(time: Timestamp, *, field: str) -> datetime:
     """A datetime in UTC, to the microsecond. Raises as `parse_time_ns`."""
-    return _EPOCH + timedelta(microseconds=parse_time_ns(time, field=field) // 1000)
+    return time_at(parse_time_ns(time, field=field))
+
+
+def time_at(ns: int) -> datetime:
+    """A datetime in UTC, to the microsecond, of nanoseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=ns // 1000)

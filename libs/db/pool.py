@@ -9,7 +9,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from libs.config import Database
 from libs.db.arrays import expect_lists
-from libs.money import DECIMALS, UNIT
+from libs.money import format_units, own_units
 
 T = TypeVar("T")
 Pool = asyncpg.Pool
@@ -88,7 +88,7 @@ async def patiently(work: Callable[[], Awaitable[T]], *, patience_s: float) -> T
 async def prepare_connection(connection: Any) -> None:
     """Teach a connection that NUMERIC means units."""
     await connection.set_type_codec(
-        "numeric", schema="pg_catalog", encoder=_numeric_of_units, decoder=_units_of_numeric, format="text"
+        "numeric", schema="pg_catalog", encoder=format_units, decoder=own_units, format="text"
     )
 
 
@@ -103,15 +103,3 @@ async def _leave_as_it_is(connection: Any) -> None:
     asyncpg would send UNLISTEN and RESET ALL after every use of a connection: a second round trip for each statement.
     """
     del connection
-
-
-def _numeric_of_units(units: int) -> str:
-    digits = f"{abs(units):09d}"
-    return f"{'-' if units < 0 else ''}{digits[:-DECIMALS]}.{digits[-DECIMALS:]}"
-
-
-def _units_of_numeric(text: str) -> int:
-    negative = text.startswith("-")
-    whole, _, fraction = text.lstrip("-").partition(".")
-    units: int = int(whole) * UNIT + int(fraction.ljust(DECIMALS, "0") or "0")
-    return -units if negative else units

@@ -1,7 +1,6 @@
 """Between protobuf and the core: requests checked field by field, orders and events put in words."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 
 from exchange.common.v1 import order_pb2, symbol_pb2
 from exchange.events.v1 import order_pb2 as order_events_pb2
@@ -13,12 +12,11 @@ from libs.ids import parse_id, parse_text
 from libs.money import format_units, parse_optional, parse_positive, parse_units
 from libs.orders import OrderType, PostOnly, SelfTrade, Side, Status, TimeInForce, symbol_name
 from libs.reasons import Reason, Refused, RefusedError
-from libs.times import parse_time_ns
+from libs.times import parse_time_ns, time_at
 from services.order_gateway.core.admission import PLAIN, Filters, OrderRequest, Terms
 from services.order_gateway.core.records import Amendment, Intent, OrderRow
 from services.order_gateway.store import StateChange
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIDES = {1: Side.BUY, 2: Side.SELL}
 _TYPES = {item.value: item for item in OrderType}
 _TIMES = {item.value: item for item in TimeInForce}
@@ -227,7 +225,7 @@ def change_from(update: order_events_pb2.OrderUpdate) -> StateChange:
         filled_notional=parse_units(update.filled_notional, field="filled_notional"),
         version=update.version,
         released=len(update.releases),
-        updated_at=_EPOCH + timedelta(microseconds=update.updated_at_ns // 1000),
+        updated_at=time_at(update.updated_at_ns),
         open_price=parse_optional(update.price, field="price"),
         waiting=update.waiting,
         open_stop_price=parse_optional(update.stop_price, field="stop_price"),

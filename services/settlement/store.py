@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from exchange.events.v1 import trade_pb2
 
 from libs.db.pool import Pool
 from libs.money import parse_units
+from libs.times import time_at
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LETTERS_COUNTED_MAX = 10_000
 
 # The counters' rows are locked in the order of their names, so that settlements side by side do not wait in a circle.
@@ -118,7 +118,7 @@ class SettlementStore:
 
 def executed_at(trade: trade_pb2.Trade) -> datetime:
     """When it was matched, to the microsecond."""
-    return _EPOCH + timedelta(microseconds=trade.executed_at_ns // 1000)
+    return time_at(trade.executed_at_ns)
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:

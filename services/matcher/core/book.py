@@ -58,8 +58,11 @@ class Ladder:
         for key in reversed(self._keys):
             yield self.levels[abs(key)]
 
+    def _key(self, level: Level) -> int:
+        return level.price if self._best_is_highest else -level.price
+
     def _put(self, level: Level) -> None:
-        key = level.price if self._best_is_highest else -level.price
+        key = self._key(level)
         if self._keys and key < self._keys[-1]:
             insort(self._keys, key)
         else:
@@ -72,7 +75,7 @@ class Ladder:
             keys.pop()
             self.best = self.levels[abs(keys[-1])] if keys else None
         else:
-            del keys[bisect_left(keys, level.price if self._best_is_highest else -level.price)]
+            del keys[bisect_left(keys, self._key(level))]
 
 
 class Book:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.money import MAX_UNITS, fee_units, format_units, notional_units, parse_positive, parse_units
+from libs.money import MAX_UNITS, fee_units, format_units, notional_units, own_units, parse_positive, parse_units
 from libs.reasons import Reason, RefusedError
 
 BAD = [
@@ -65,6 +65,8 @@ def test_the_text_is_the_shortest(units: int) -> None:
 @given(st.integers(0, MAX_UNITS))
 def test_texts_and_units_go_there_and_back(units: int) -> None:
     assert parse_units(format_units(units), field="") == units
+    assert [own_units(format_units(signed)) for signed in (units, -units)] == [units, -units]
+    assert own_units(f"-{Decimal(units).scaleb(-8):.8f}") == -units, "as PostgreSQL writes it"
     assert format_units(-units) == ("-" if units else "") + format_units(units)
 
 
