@@ -3,6 +3,8 @@
 import ast
 import itertools
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -85,6 +87,20 @@ def test_the_lock_files_name_no_registry_and_have_hashes(name: str, least: int) 
     assert len(pins) > least
     assert all(f"{pin.split(';')[0].strip()}" in lock for pin in pins)
     assert lock.count("--hash=sha256:") >= len(pins)
+
+
+@pytest.mark.parametrize("name", ["Makefile", "deploy/Dockerfile"])
+def test_only_what_is_pinned_is_installed(name: str) -> None:
+    """Without `--no-deps` pip looks for `coverage[toml]` beside the pinned `coverage`, finds a newer one and gives up."""
+    text = (ROOT / name).read_text()
+    assert text.count("-r requirements") == text.count("--no-deps --require-hashes -r requirements") > 0
+
+
+def test_what_is_pinned_is_all_that_is_needed() -> None:
+    check = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert check.returncode == 0, check.stdout
 
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
