@@ -116,13 +116,13 @@ def api_key_master(auth: Auth) -> str:
 
 def service_credential(auth: Auth, *, service: str) -> Callable[[], str]:
     """A function that gives this service's current token: from its file, or minted with the development secret."""
-    token, renew_at = "", 0.0
+    token, made_at = "", 0.0
 
     def current() -> str:
-        nonlocal token, renew_at
-        now = time.monotonic()
-        if now >= renew_at:
-            renew_at = now + _SERVICE_TOKEN_RENEW_S
+        nonlocal token, made_at
+        now = time.time()  # the clock that tokens expire by, also while a machine sleeps
+        if not made_at <= now < made_at + _SERVICE_TOKEN_RENEW_S:
+            made_at = now
             if auth.service_token_file is not None:
                 token = auth.service_token_file.read_text(encoding="ascii").strip()
             else:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import limits
 import limits.aio
@@ -60,8 +60,17 @@ class SharedLimit:
 
     async def _hit(self, limiter: SlidingWindowCounterRateLimiter, who: str, cost: int) -> tuple[bool, Standing]:
         admitted = await limiter.hit(self.item, who, cost=cost)
+        if not admitted and await self._is_from_another_time(limiter.storage, who):
+            await limiter.clear(self.item, who)
+            admitted = await limiter.hit(self.item, who, cost=cost)
         stats = await limiter.get_window_stats(self.item, who)
         return admitted, Standing(stats.remaining, max(0, math.ceil(stats.reset_time - time.time())))
+
+    async def _is_from_another_time(self, storage: Any, who: str) -> bool:
+        """Whether what was counted stays for longer than two windows: the clock that keys expire by was set back."""
+        window_s = self.item.get_expiry()
+        _, previous_left_s, _, current_left_s = await storage.get_sliding_window(self.item.key_for(who), window_s)
+        return bool(max(previous_left_s, current_left_s) > 2 * window_s + 1)
 
 
 class SharedBudget:

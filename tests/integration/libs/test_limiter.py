@@ -1,4 +1,4 @@
-"""Limits where Redis hangs: nobody waits for it, and they are shared again when it is back."""
+"""Limits where Redis hangs, or its clock is set back: nobody is locked out, and they are shared again when it is well."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis.asyncio as redis
 
 from cli.embedded import EmbeddedRedis
 from libs import limiter
@@ -51,3 +52,18 @@ async def test_a_redis_that_hangs_is_not_waited_for(
     monkeypatch.setattr(limit, "_alone_until", 0.0)
     await limit.hit("ann")
     assert (await other.hit("ann"))[1].remaining <= 100 * PER_S - 3, "shared again"
+
+
+async def test_a_clock_that_is_set_back_locks_nobody_out(redis_server: EmbeddedRedis) -> None:
+    limit = SharedLimit("tests", per_s=PER_S, burst=PER_S, redis_url=redis_server.url)
+    async with redis.from_url(redis_server.url) as client:
+        while (await limit.hit("ann", cost=PER_S))[0]:
+            pass
+        admitted, standing = await limit.hit("ann", cost=PER_S)
+        assert not admitted
+        assert standing.reset_s <= 1
+        # What a clock two hours earlier makes of it: Redis keeps the time at which a key ends.
+        for key in [key async for key in client.scan_iter("*")]:
+            await client.pexpireat(key, await client.pexpiretime(key) + 7_200_000)
+        assert (await limit.hit("ann", cost=PER_S))[0]
+        assert not (await limit.hit("ann", cost=PER_S))[0], "it is a limit again"

@@ -107,6 +107,16 @@ async def test_only_one_of_many_gets_the_lease(pool) -> None:
     assert sum(lease is not None for lease in leases) == 1
 
 
+async def test_a_lease_from_before_the_clock_was_set_back_is_none(pool) -> None:
+    leader, standby = (Journal(pool, shard=0, owner=name, address=name, lease_ms=60_000) for name in ("ann", "bob"))
+    assert await leader.take_lease() is not None
+    assert await standby.take_lease() is None
+    await pool.execute("UPDATE matcher.shards SET lease_until = lease_until + interval '2 hours'")
+    assert await standby.take_lease() is not None
+    with pytest.raises(LeaseLostError):
+        await leader.keep_lease()
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
