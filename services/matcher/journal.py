@@ -16,8 +16,8 @@ ENSURE_SHARD = """
 INSERT INTO matcher.shards (shard, epoch, owner, address, lease_until, last_sequence, last_position)
 VALUES ($1, 0, '', '', '-infinity', 0, 0) ON CONFLICT DO NOTHING
 """
-# Nobody's lease is longer than a minute (config: matcher.lease_ms). One that claims to be was given before the server's clock
-# was set back. Whom it is taken from wrongly cannot commit: the epoch fences.
+# Nobody's lease is longer than a minute (config: matcher.lease_ms). One that claims to be was given before the server's
+# clock was set back. Whom it is taken from wrongly cannot commit: the epoch fences.
 TAKE_LEASE = """
 UPDATE matcher.shards
 SET epoch = epoch + 1, owner = $2, address = $3, lease_until = now() + $4 * interval '1 millisecond'
