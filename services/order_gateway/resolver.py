@@ -1,7 +1,8 @@
 """Orders that stayed PENDING (their gateway died, or every try timed out) are resolved by asking, never by guessing.
 
 The matcher is told to tombstone the order: if it knows it, it answers with what became of it; if not, it will refuse it
-for ever. Then all that is reserved for it is released, and a Reserve that is still under way is kept out.
+for ever. Then all that is reserved for it is released, and a Reserve that is still under way is kept out. An order's age is
+told by two clocks, which may differ, or jump: so it is looked at twice, and what is merely under way is gone by then.
 
 Orders that are open are swept through, a page at a time: the matcher is asked what became of them, so that one whose events
 were lost for good (a broker's disk, a day without a gateway) does not stay open in our record for ever.
@@ -39,7 +40,8 @@ SWEPT = Counter("orders_swept_total", "Open orders compared with the matcher's",
 class Resolver:
     """Looks for stuck orders now and then.
 
-    Those that are PENDING for `after_s` are resolved; open ones that have not changed for `sweep_after_s` are compared.
+    Those that are PENDING for `after_s`, two looks in succession, are resolved; open ones that have not changed for
+    `sweep_after_s` are compared.
     """
 
     def __init__(
@@ -53,14 +55,13 @@ class Resolver:
         self._after_s = after_s
         self._sweep_after_s = sweep_after_s
         self._swept_until = FIRST_ID
+        self._seen: set[str] = set()  # PENDING the last time, at most BATCH_MAX
 
     async def run(self) -> None:
         """Resolve until cancelled."""
         while True:
             try:
-                stuck = await self._store.pending(self._after_s, BATCH_MAX)
-                if stuck:
-                    await self.resolve(stuck)
+                await self.resolve_pending()
                 for order in await self._store.amending(self._after_s, BATCH_MAX):
                     await self._amender.resume(order)
                 await self.sweep()
@@ -68,7 +69,15 @@ class Resolver:
                 log.warning("resolving waits", error=str(error))
             await asyncio.sleep(EVERY_S)
 
-    async def resolve(self, stuck: list[OrderRow]) -> None:
+    async def resolve_pending(self) -> None:
+        """Resolve what is PENDING now and was the last time. Raises RefusedError, or what asyncpg raises."""
+        pending = await self._store.pending(self._after_s, BATCH_MAX)
+        stuck = [order for order in pending if order.order_id in self._seen]
+        self._seen = {order.order_id for order in pending}
+        if stuck:
+            await self._resolve(stuck)
+
+    async def _resolve(self, stuck: list[OrderRow]) -> None:
         """Bring these orders to where they belong. Raises RefusedError; what is done stays done."""
         commands = [
             command_pb2.Command(

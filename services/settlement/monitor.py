@@ -77,6 +77,8 @@ class Monitor:
             if position.matchers_answer:
                 log.warning("matchers do not answer", error=str(error))
             position.matchers_answer = False
+            matched = position.matched
+            position.matched = matched | {symbol: max(matched.get(symbol, 0), n) for symbol, n in counts.items()}
         self.pace.add(Sample(time.monotonic(), sum(position.matched.values()), sum(position.settled.values())))
         UNSETTLED.set(self.pace.unsettled())
         OLDEST.set(self.pace.oldest_unsettled_s())

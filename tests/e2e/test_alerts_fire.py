@@ -27,6 +27,7 @@ from cli.processes import free_port
 from libs.bus.interface import Message
 from tests.support.engine import Engine, engine_in
 from tests.support.rabbitmq import OwnRabbitMq
+from tests.support.records import insert_orders
 from tests.support.servers import Servers
 from tests.support.trading import Pair, publish
 
@@ -41,12 +42,8 @@ ALERTS = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"]
 SOONER = [(r"for: \w+", "for: 1s"), (r"> 500000", "> 5"), (r"3 \* 3600", "3"), (r"\[1m\]", "[10s]")]
 SECTIONS = {"order_gateway": "gateway", "market_data": "marketdata"}
 PATIENCE_S = 90
-ORDER_OF_1970 = """
-INSERT INTO orders.orders (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity,
-    quote_amount, reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional, version,
-    released)
-VALUES ('00000000-0000-7000-8000-000000000001', $1, 'old', 'BTC/USDT', 1, 1, 1, 1, 1, 0, 'USDT', 1, 5, 0, 1, 0, 0, 0, 0)
-"""
+ORDER_OF_1970 = "00000000-0000-7000-8000-000000000001"
+CANCELLED = 5
 
 
 class Prometheus:
@@ -175,7 +172,7 @@ async def test_every_alert_fires_when_its_cause_happens(scene: Scene) -> None:
     await engine.query("ALTER TABLE orders.away RENAME TO client_ids")
 
     # A row that no partition was made for.
-    await engine.query(ORDER_OF_1970, pair.buyer)
+    await insert_orders(engine.query, pair.buyer, [("BTC/USDT", CANCELLED)], ids=[ORDER_OF_1970])
     engine.stack.kill("settlement")
     await see("PartitionMissing")
 

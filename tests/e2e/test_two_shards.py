@@ -100,6 +100,7 @@ async def test_a_shard_that_is_away_takes_only_its_markets_along(shards: Shards)
     engine = shards.engine
     user = await engine.user(USDT="1000", EUR="1000")
     stuck = (await engine.place(user, "BUY 1 @ 100", symbol=THERE)).order
+    assert (await engine.quiet()).clean, "no event of the order is on its way"
     # As after a crash between the matcher's answer and the record of it.
     engine.stack.send("order_gateway", signal.SIGSTOP)
     await engine.query(

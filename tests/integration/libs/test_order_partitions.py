@@ -11,13 +11,8 @@ from libs.db.pool import KEYED_PLANS
 from libs.ids import first_id_at, new_id
 from services.order_gateway import store
 from tests.support.plans import generic_plan
+from tests.support.records import insert_orders
 
-INSERT = """
-INSERT INTO orders.orders (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity,
-    quote_amount, reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional, version,
-    released)
-VALUES ($1, $2, $3, 'BTC/USDT', 1, 1, 1, 1, 1, 0, 'USDT', 1, $4, 0, 1, 0, 0, 0, 0)
-"""
 OPEN, CANCELLED = 2, 5
 BY_MONTH = 18
 
@@ -50,7 +45,7 @@ async def test_an_order_stands_in_the_month_of_its_id(connection) -> None:
         assert await connection.fetchval("SELECT operations.time_of($1)", order_id) == pytest.approx(
             time, abs=timedelta(milliseconds=2)
         )
-        await connection.execute(INSERT, order_id, new_id(), new_id(), OPEN)
+        await insert_orders(connection.execute, new_id(), [("BTC/USDT", OPEN)], ids=[order_id])
         assert await partition_of(connection, order_id) == (partition or f"orders.orders_{time:%Y%m}")
 
 
@@ -74,7 +69,7 @@ STATEMENTS = [
 )
 async def test_statements_by_id_touch_one_partition(connection, statement: str, arguments) -> None:
     order_id = id_at(datetime.now(UTC))
-    await connection.execute(INSERT, order_id, new_id(), new_id(), OPEN)
+    await insert_orders(connection.execute, new_id(), [("BTC/USDT", OPEN)], ids=[order_id])
     plan = "\n".join(await generic_plan(connection, statement, arguments([order_id])))
     scanned = {
         partition
@@ -94,8 +89,8 @@ async def test_old_months_leave_but_for_what_still_lives(connection) -> None:
         await connection.execute(
             f"CREATE TABLE orders.orders_{time:%Y%m} PARTITION OF orders.orders FOR VALUES {reach}"
         )
-    await connection.execute(INSERT, id_at(long_ago[0]), new_id(), new_id(), CANCELLED)
-    await connection.execute(INSERT, id_at(long_ago[1]), new_id(), new_id(), OPEN)
+    await insert_orders(connection.execute, new_id(), [("BTC/USDT", CANCELLED)], ids=[id_at(long_ago[0])])
+    await insert_orders(connection.execute, new_id(), [("BTC/USDT", OPEN)], ids=[id_at(long_ago[1])])
     done = await connection.fetch("SELECT action, partition FROM operations.maintain_partitions()")
     assert [tuple(row) for row in done] == [("detached", "orders.orders_202001")]
     assert await connection.fetchval("SELECT count(*) FROM orders.orders") == 1
@@ -108,16 +103,15 @@ async def test_orders_of_before_keep_their_place_and_their_ids(empty_database: s
     await migrate_down(empty_database, steps_back=len(later))
     connection = await asyncpg.connect(empty_database)
     user, now = new_id(), datetime.now(UTC)
-    orders = {id_at(now - timedelta(days=days)): f"client-{days}" for days in (0, 1, 40, 400)}
-    for order_id, client_id in orders.items():
-        await connection.execute(INSERT, order_id, user, client_id, OPEN)
+    orders = [id_at(now - timedelta(days=days)) for days in (0, 1, 40, 400)]
+    await insert_orders(connection.execute, user, [("BTC/USDT", OPEN)] * len(orders), ids=orders)
     await migrate_up(empty_database)
     for order_id in orders:
         assert "default" not in await partition_of(connection, order_id)
     rows = await connection.fetch(
         "SELECT client_order_id, order_id::text FROM orders.client_ids WHERE user_id = $1", user
     )
-    assert {row["order_id"]: row["client_order_id"] for row in rows} == orders
+    assert {row["order_id"]: row["client_order_id"] for row in rows} == {order_id: order_id for order_id in orders}
     await migrate_down(empty_database, steps_back=len(later))
     assert await connection.fetchval("SELECT count(*) FROM orders.orders") == 4
     await connection.close()

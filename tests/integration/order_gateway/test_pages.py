@@ -8,23 +8,10 @@ from libs.ids import FIRST_ID, LAST_ID, first_id_at, new_id
 from services.order_gateway import store
 from services.order_gateway.store import OrderStore
 from tests.support.plans import generic_plan, rows_passed_over
+from tests.support.records import insert_orders
 
 LOOKED_AT = 10
 OPEN, CANCELLED = 2, 5
-INSERT = """
-INSERT INTO orders.orders (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity,
-    quote_amount, reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional, version,
-    released)
-SELECT order_id, $2, order_id::text, symbol, 1, 1, 1, 1, 1, 0, 'USDT', 1, status, 0, 1, 0, 0, 0, 0
-FROM unnest($1::uuid[], $3::text[], $4::smallint[]) AS o (order_id, symbol, status)
-"""
-
-
-async def insert(pool, user: str, orders: list[tuple[str, int]]) -> list[str]:
-    """Orders of these (symbol, status), oldest first; their ids."""
-    ids = [new_id() for _ in orders]
-    await pool.execute(INSERT, ids, user, *(list(column) for column in zip(*orders, strict=True)))
-    return ids
 
 
 async def walk(pool, user: str, *, symbol: str = "", open_only: bool = False, limit: int = 4) -> list[list[str]]:
@@ -42,8 +29,8 @@ async def test_pages_of_one_symbol_are_whole_though_each_looks_at_few(pool, monk
     monkeypatch.setattr(store, "LOOKED_AT_MAX", LOOKED_AT)
     user, other = new_id(), new_id()
     symbols = ["BTC/USDT"] * 3 + ["ETH/USDT"] * 25 + ["BTC/USDT", "ETH/USDT"] * 6
-    mine = await insert(pool, user, [(symbol, CANCELLED) for symbol in symbols])
-    await insert(pool, other, [("BTC/USDT", CANCELLED)] * 5)
+    mine = await insert_orders(pool.execute, user, [(symbol, CANCELLED) for symbol in symbols])
+    await insert_orders(pool.execute, other, [("BTC/USDT", CANCELLED)] * 5)
     wanted = [order_id for order_id, symbol in zip(mine, symbols, strict=True) if symbol == "BTC/USDT"][::-1]
     pages = await walk(pool, user, symbol="BTC/USDT")
     assert [order_id for page in pages for order_id in page] == wanted
@@ -56,21 +43,21 @@ async def test_open_orders_are_found_below_any_number_of_closed_ones(pool, monke
     monkeypatch.setattr(store, "LOOKED_AT_MAX", LOOKED_AT)
     user = new_id()
     orders = [("BTC/USDT", OPEN), ("ETH/USDT", OPEN)] * 3 + [("BTC/USDT", CANCELLED)] * 50
-    ids = await insert(pool, user, orders)
+    ids = await insert_orders(pool.execute, user, orders)
     assert await walk(pool, user, open_only=True) == [ids[5:1:-1], ids[1::-1]]
     assert await walk(pool, user, open_only=True, symbol="ETH/USDT") == [[ids[5], ids[3], ids[1]]]
 
 
 async def test_the_sweep_looks_at_old_orders_alone_and_in_pages(pool) -> None:
     user = new_id()
-    old = await insert(pool, user, [("BTC/USDT", OPEN)] * 7 + [("BTC/USDT", CANCELLED)])
+    old = await insert_orders(pool.execute, user, [("BTC/USDT", OPEN)] * 7 + [("BTC/USDT", CANCELLED)])
     long_ago = [f"00{order_id[2:]}" for order_id in old]  # ids of decades ago
     for before, after in zip(old, long_ago, strict=True):
         await pool.execute("UPDATE orders.orders SET order_id = $2 WHERE order_id = $1", before, after)
     await pool.execute("UPDATE orders.orders SET updated_at = now() - interval '1 hour'")
     changed_lately = long_ago.pop(3)
     await pool.execute("UPDATE orders.orders SET updated_at = now() WHERE order_id = $1", changed_lately)
-    await insert(pool, user, [("BTC/USDT", OPEN)] * 300)
+    await insert_orders(pool.execute, user, [("BTC/USDT", OPEN)] * 300)
     sweep, pages = OrderStore(pool), [await OrderStore(pool).live(after=FIRST_ID, quiet_s=60, limit=4)]
     pages.append(await sweep.live(after=pages[0][-1].order_id, quiet_s=60, limit=4))
     assert [[order.order_id for order in page] for page in pages] == [long_ago[:4], long_ago[4:6]]
@@ -82,7 +69,7 @@ async def test_the_sweep_looks_at_old_orders_alone_and_in_pages(pool) -> None:
 @pytest.mark.parametrize("name", ["SELECT_OPEN_PAGE", "SELECT_PAGE", "SELECT_LAST_LOOKED_AT"])
 async def test_no_page_reads_a_whole_history(pool, name: str) -> None:
     user = new_id()
-    await insert(pool, user, [("BTC/USDT", OPEN)] + [("ETH/USDT", CANCELLED)] * 3000)
+    await insert_orders(pool.execute, user, [("BTC/USDT", OPEN)] + [("ETH/USDT", CANCELLED)] * 3000)
     last = LAST_ID
     page = await pool.fetchval(store.SELECT_LAST_LOOKED_AT, user, last, 100)
     values = {
