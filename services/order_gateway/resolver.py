@@ -13,10 +13,11 @@ Every step is idempotent, so that any number of gateways may do this side by sid
 """
 
 import asyncio
+from collections import Counter
 
+import prometheus_client
 import structlog
 from exchange.matcher.v1 import command_pb2
-from prometheus_client import Counter
 
 from libs.db.pool import DatabaseAway
 from libs.ids import FIRST_ID
@@ -33,8 +34,8 @@ EVERY_S = 2.0
 SWEEP_PAGE = 200
 
 log = structlog.get_logger()
-RESOLVED = Counter("orders_resolved_total", "Orders that were stuck in PENDING", ["outcome"])
-SWEPT = Counter("orders_swept_total", "Open orders compared with the matcher's", ["outcome"])
+RESOLVED = prometheus_client.Counter("orders_resolved_total", "Orders that were stuck in PENDING", ["outcome"])
+SWEPT = prometheus_client.Counter("orders_swept_total", "Open orders compared with the matcher's", ["outcome"])
 
 
 class Resolver:
@@ -90,9 +91,9 @@ class Resolver:
         results = await self._matcher.submit(commands)
         given_up = []
         updates = []
+        waiting = Counter(str(result) for result in results if isinstance(result, Refused))
         for order, result in zip(stuck, results, strict=True):
             if isinstance(result, Refused):
-                log.warning("resolving waits", order_id=order.order_id, refused=str(result))
                 continue
             if not result.HasField("order"):
                 log.error("cannot resolve", order_id=order.order_id, refusal=Reason(result.refusal).name)
@@ -105,7 +106,10 @@ class Resolver:
         if given_up:
             await self._intake.release(given_up)
         await self._intake.record_updates(updates)
-        log.info("resolved stuck orders", orders=len(updates), given_up=len(given_up))
+        for refused, orders in waiting.items():
+            log.warning("resolving waits", orders=orders, refused=refused)
+        if updates:
+            log.info("resolved stuck orders", orders=len(updates), given_up=len(given_up))
 
     async def sweep(self) -> None:
         """Compare the next page of open orders with the matcher's. Raises RefusedError, or what asyncpg raises."""
