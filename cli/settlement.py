@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from typing import Any
 
@@ -20,7 +21,7 @@ from cli.asking import ask, operator
 from cli.output import json_option, print_json, print_table
 from cli.running import settings_of_running_stack
 from libs.reasons import PASSING
-from libs.rpc.client import open_channel
+from libs.rpc.client import Peer, open_channel
 from libs.rpc.errors import refused_from_call
 
 _TIMEOUT_S = 3600.0
@@ -164,10 +165,7 @@ def trades(  # noqa: PLR0917 - its options
 @click.option("--after", type=click.IntRange(0), help="Begin after this trade; default: only new ones.")
 def watch(symbol: str, after: int | None) -> None:
     """Print trades as they are settled, one JSON object a line, until Ctrl-C; goes on where it was after a restart."""
-    try:
-        asyncio.run(_watch(settlement_pb2.StreamSettlementsRequest(symbol=symbol, after_sequence=after)))
-    except KeyboardInterrupt:
-        return
+    asyncio.run(_watch(settlement_pb2.StreamSettlementsRequest(symbol=symbol, after_sequence=after)))
 
 
 def _ask(method: str, request: Message) -> Any:
@@ -177,17 +175,29 @@ def _ask(method: str, request: Message) -> Any:
 async def _watch(request: settlement_pb2.StreamSettlementsRequest) -> None:
     settings = settings_of_running_stack()
     peer = operator(settings, "settlement")
+    interrupted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
     async with open_channel(settings.settlement.target(), settings.tls) as channel:
-        stub = settlement_pb2_grpc.SettlementServiceStub(channel)
-        while True:
-            try:
-                async for response in stub.StreamSettlements(request, metadata=peer.metadata()):
-                    for trade in response.trades:
-                        print(json.dumps(MessageToDict(trade)), flush=True)
-                        request.after_sequence = trade.sequence
-            except grpc.aio.AioRpcError as error:
-                refused = refused_from_call(error, dependency="settlement")
-                if refused.refused.reason not in PASSING:
-                    raise refused from error
-                Console(stderr=True).print(f"coming back: {refused}", markup=False, soft_wrap=True)
-            await asyncio.sleep(_RECONNECT_S)
+        following = asyncio.create_task(_follow(settlement_pb2_grpc.SettlementServiceStub(channel), peer, request))
+        waiting = asyncio.create_task(interrupted.wait())
+        await asyncio.wait((following, waiting), return_when=asyncio.FIRST_COMPLETED)
+        # Left to its end by the channel that closes: a cancellation alone can get lost where a stream is being opened.
+        if following.done():
+            following.result()
+
+
+async def _follow(
+    stub: "settlement_pb2_grpc.SettlementServiceAsyncStub", peer: Peer, request: settlement_pb2.StreamSettlementsRequest
+) -> None:
+    while True:
+        try:
+            async for response in stub.StreamSettlements(request, metadata=peer.metadata()):
+                for trade in response.trades:
+                    print(json.dumps(MessageToDict(trade)), flush=True)
+                    request.after_sequence = trade.sequence
+        except grpc.aio.AioRpcError as error:
+            refused = refused_from_call(error, dependency="settlement")
+            if refused.refused.reason not in PASSING:
+                raise refused from error
+            Console(stderr=True).print(f"coming back: {refused}", markup=False, soft_wrap=True)
+        await asyncio.sleep(_RECONNECT_S)
