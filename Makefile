@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
+WORKERS ?= 2# test files at a time, each worker with an engine of its own
 
 .PHONY: help
 help: ## List the targets
@@ -120,10 +121,7 @@ demo: install ## Run the engine in a temporary folder, trade, settle, audit
 
 .PHONY: test
 test: install ## Run all tests, on real PostgreSQL, Redis and RabbitMQ (started where they do not answer)
-	@# Those of the whole engine wait more than they work: the others run beside them, and are shown at the end.
-	@said=$$(mktemp); trap 'rm -f $$said' EXIT; \
-	$(BIN)/pytest tests/unit tests/property tests/house tests/integration > $$said 2>&1 & others=$$!; \
-	$(BIN)/pytest tests/e2e; whole=$$?; wait $$others; others=$$?; cat $$said; exit $$((whole + others))
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests
 
 .PHONY: test-unit
 test-unit: install ## Run the tests that need no server

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from libs.ids import new_id
+from libs.ids import LAST_ID, new_id
 from tests.support.engine import Engine
 from tests.support.trading import Pair
 
@@ -76,7 +76,7 @@ async def test_own_orders_come_by_line_and_go_on_where_they_were(engine: Engine,
         ("/api/v1/books/BTC-USDT:stream?depth=5000", "", 400, "AMOUNT_OUT_OF_RANGE"),
         ("/api/v1/orders:stream", "", 401, "UNAUTHENTICATED"),
         ("/api/v1/wallets/balances:stream", "trade", 403, "SCOPE_MISSING"),
-        (f"/api/v1/orders:stream?user_id={new_id()}", "read", 403, "OTHER_USER"),
+        (f"/api/v1/orders:stream?user_id={LAST_ID}", "read", 403, "OTHER_USER"),
     ],
 )
 async def test_a_refused_stream_is_a_problem(
