@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from typing import Any, TextIO
 
 import structlog
@@ -19,6 +20,7 @@ BUS_CONSUMED = Counter("bus_consumed_total", "Messages acknowledged after their 
 BUS_RETRIES = Counter("bus_retries_total", "Batches that were tried again after a passing fault", ["queue"])
 LOG_WRITES_LOST = Counter("log_writes_lost_total", "Writes to the log that failed, such as to a full disk")
 
+SELDOM_S = 10.0
 
 _level = logging.INFO
 
@@ -85,6 +87,26 @@ def setup_logging(*, service: str, level: str, json: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
+
+
+class SeldomWarning:
+    """A warning that many can have at once, and again and again, such as all streams of a service that is away.
+
+    The first is told at once, and then one line every SELDOM_S, with how many `times` it was since the line before.
+    """
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._times = 0
+        self._quiet_until = 0.0
+
+    def tell(self, **fields: object) -> None:
+        """Count it, and write a line if there was none lately."""
+        self._times += 1
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            structlog.get_logger().warning(self._event, times=self._times, **fields)
+            self._times, self._quiet_until = 0, now + SELDOM_S
 
 
 def serve_metrics(port: int) -> None:

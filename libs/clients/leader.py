@@ -19,6 +19,8 @@ from libs.rpc.errors import refused_from_call
 
 SELECT_OWNER = "SELECT address FROM matcher.shards WHERE shard = $1"
 LOOK_AFTER_S = 0.5
+# However many calls and streams ask who leads, the database is asked ten times a second.
+SEEN_FOR_S = 0.1
 
 log = structlog.get_logger()
 
@@ -33,8 +35,8 @@ class ShardLeader:
         self._peer = peer
         self._patience_s = patience_s
         self._address = ""
-        self._looking = asyncio.Lock()
-        self._seen = 0.0, ""
+        self._look: asyncio.Task[str] | None = None
+        self._looked_at = 0.0
         self._is_away = False  # as its last call found, with all patience
         self._channel: grpc.aio.Channel | None = None
         self._stub: matcher_pb2_grpc.MatcherServiceAsyncStub | None = None
@@ -110,18 +112,23 @@ class ShardLeader:
             answer.cancel()
 
     async def _cancel_when_moved(self, call: Any, address: str) -> None:
-        """One look for all streams: of those who look at the same time, the others take what the first one saw."""
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
-            async with self._looking:
-                if time.monotonic() - self._seen[0] > LOOK_AFTER_S / 2:
-                    with contextlib.suppress(RefusedError):
-                        self._seen = time.monotonic(), await self._owner()
-            if self._seen[1] not in {"", address}:
-                call.cancel()
-                return
+            with contextlib.suppress(RefusedError):
+                if await self._owner() not in {"", address}:
+                    call.cancel()
+                    return
 
     async def _owner(self) -> str:
+        """Who leads, as of SEEN_FOR_S ago at most: one look for all who ask. Raises RefusedError."""
+        now = time.monotonic()
+        if self._look is None or (self._look.done() and now >= self._looked_at + SEEN_FOR_S):
+            self._looked_at = now
+            self._look = asyncio.create_task(self._ask_owner())
+            self._look.add_done_callback(_take_note)
+        return await asyncio.shield(self._look)
+
+    async def _ask_owner(self) -> str:
         try:
             return str(await self._pool.fetchval(SELECT_OWNER, self.shard) or "")
         except DatabaseAway as error:
@@ -137,6 +144,12 @@ class ShardLeader:
             self._address = address
             self._channel = open_channel(address, self._tls)
             self._stub = matcher_pb2_grpc.MatcherServiceStub(self._channel)
+
+
+def _take_note(look: asyncio.Task[str]) -> None:
+    """Of an error that nobody waits for any more; else asyncio complains."""
+    if not look.cancelled():
+        look.exception()
 
 
 def _away(dependency: str) -> RefusedError:

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge
 
 from libs.db.pool import DatabaseAway
 from libs.reasons import RefusedError, away
+from libs.telemetry import SeldomWarning
 from services.market_data.clients import Sources
 from services.market_data.core.chart import Candle, Chart, Interval
 from services.market_data.mirrors import Mirrors
@@ -21,6 +22,7 @@ SYMBOLS_EVERY_S = 10.0
 _RETRY_S = 0.5
 
 log = structlog.get_logger()
+BROKEN_OFF = SeldomWarning("trades broke off")
 TRADES = Counter("market_data_trades_total", "Trades taken into candles", ["symbol"])
 SEQUENCE = Gauge("market_data_last_sequence", "Number of the last trade in the candles", ["symbol"])
 
@@ -105,5 +107,5 @@ class Follower:
                     SEQUENCE.labels(symbol).set(chart.last_sequence)
                     self._on_change(symbol)
             except RefusedError as error:
-                log.warning("trades broke off", symbol=symbol, error=str(error))
+                BROKEN_OFF.tell(symbol=symbol, error=str(error))
             await asyncio.sleep(_RETRY_S)

@@ -11,6 +11,7 @@ from libs.books import BookHub
 from libs.money import own_units
 from libs.reasons import RefusedError, away
 from libs.tape import TradeHub
+from libs.telemetry import SeldomWarning
 from services.market_data.cache import LEVELS, MarketCache
 from services.market_data.clients import Sources
 from services.market_data.core.mirror import Level, MirrorBook
@@ -18,6 +19,7 @@ from services.market_data.core.mirror import Level, MirrorBook
 _RETRY_S = 0.2
 
 log = structlog.get_logger()
+BOOKS_BROKEN_OFF, TRADES_BROKEN_OFF = SeldomWarning("books broke off"), SeldomWarning("newest trades broke off")
 SEQUENCE = Gauge("market_data_book_sequence", "Sequence of the mirrored book", ["symbol"])
 BEGUN_ANEW = Counter("market_data_books_begun_anew_total", "Times a book was mirrored from a snapshot", ["symbol"])
 
@@ -51,7 +53,7 @@ class Mirrors:
                     self._take(symbol, book, update)
                     sequence = update.sequence
             except RefusedError as error:
-                log.warning("book broke off", symbol=symbol, error=str(error))
+                BOOKS_BROKEN_OFF.tell(symbol=symbol, error=str(error))
             except BrokenMirrorError as error:
                 log.error("book begins anew", symbol=symbol, error=str(error))  # noqa: TRY400 - the message says it all
                 sequence = 0
@@ -66,7 +68,7 @@ class Mirrors:
                     last = trades[-1].sequence
                     self._trades.publish(symbol, trades)
             except RefusedError as error:
-                log.warning("newest trades broke off", symbol=symbol, error=str(error))
+                TRADES_BROKEN_OFF.tell(symbol=symbol, error=str(error))
             await asyncio.sleep(_RETRY_S)
 
     def snapshot(self, symbol: str, depth: int) -> book_pb2.Book:

@@ -49,6 +49,7 @@ NEVER_NS: Final = 2**62 - 1
 CLOSED_KEPT_MAX: Final = 1_000_000
 CANCELLED_AT_ONCE_MAX: Final = 500
 DUE_AT_ONCE_MAX: Final = 500
+CLEARED_FROM: Final = 10_000
 TRIGGERED_AT_ONCE_MAX: Final = 500
 _DAY_NS: Final = 24 * 3600 * 1_000_000_000
 
@@ -65,7 +66,8 @@ class Engine:
         self.markets: dict[str, Market] = {}
         self.orders: dict[str, Order] = {}
         self.closed: deque[tuple[int, str]] = deque()
-        self.expiries: list[tuple[int, str]] = []  # a heap; closed orders are left in it until their time
+        self.expiries: list[tuple[int, str]] = []  # a heap; closed orders are left in it for a while
+        self._clear_at_len = CLEARED_FROM
         self.horizon_ms = 0
         self._forget_at_ns = NEVER_NS  # the first of the closed
 
@@ -319,7 +321,20 @@ class Engine:
         if order.time_in_force is DAY:
             order.expires_at_ns = (at_ns // _DAY_NS + 1) * _DAY_NS
         if order.expires_at_ns:
+            if len(self.expiries) >= self._clear_at_len:
+                self._clear_expiries()
             heapq.heappush(self.expiries, (order.expires_at_ns, order.order_id))
+
+    def _clear_expiries(self) -> None:
+        """Leave out what was closed before its time: half of the heap at most, so that an order pays for two at most."""
+        kept = []
+        for ends_at_ns, order_id in self.expiries:
+            order = self.orders.get(order_id)
+            if order is not None and lives(order.status) and order.expires_at_ns == ends_at_ns:
+                kept.append((ends_at_ns, order_id))
+        heapq.heapify(kept)
+        self.expiries = kept
+        self._clear_at_len = max(CLEARED_FROM, 2 * len(kept))
 
     def remember_closed(self, order_id: str, at_ns: int) -> None:
         """Keep an order that was closed at this time, which never goes back, for as long as closed ones are kept."""

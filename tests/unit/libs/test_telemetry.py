@@ -2,8 +2,14 @@
 
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
+
+from libs import telemetry
+from libs.telemetry import SELDOM_S, SeldomWarning
 
 LOGGED = """
 import logging, structlog
@@ -23,3 +29,15 @@ def test_a_full_disk_under_the_log_stops_nothing(*, full: bool) -> None:
             [sys.executable, "-c", LOGGED], stderr=log, stdout=subprocess.PIPE, text=True, check=False, timeout=60
         )
     assert done.stdout == f"went on, {full}\n"
+
+
+def test_what_many_meet_at_once_is_told_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    warning = SeldomWarning("broke off")
+    with capture_logs() as told:
+        for _ in range(1000):
+            warning.tell(error="away")
+        monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + SELDOM_S))
+        warning.tell(error="still away")
+    assert [(line["event"], line["times"], line["error"]) for line in told] == [
+        ("broke off", 1, "away"), ("broke off", 1000, "still away"),
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from libs.money import UNIT
 from libs.orders import Status
 from libs.reasons import Reason
-from services.matcher.core.commands import Tombstone
+from services.matcher.core.commands import AskOrder, Tombstone
 from services.matcher.core.snapshot import state_hash
 from tests.support.tables import NOW_NS, Table, order_id, told, uid, units
 
@@ -241,3 +241,22 @@ def test_trade_numbers_have_no_gaps_and_ids_come_from_time_and_number() -> None:
         (trade.trade_id[14] == "7" and trade.trade_id[19] == "8") or trade.trade_id[19] in "89ab" for trade in trades
     )
     assert all(int(trade.trade_id[:8] + trade.trade_id[9:13], 16) == NOW_NS // 10**6 for trade in trades)
+
+
+def test_an_order_is_told_to_its_owner_in_its_market_alone() -> None:
+    table = Table()
+    table.do("SELL 1 @ 100 ann")
+    order = table.order("ann#1")
+    asked = AskOrder(order.order_id, order.user_id, order.symbol)
+    assert table.engine.tell(asked).order.status is Status.OPEN
+    for other in ({"order_id": order_id("ann#2")}, {"user_id": uid("bob")}, {"symbol": "ETH/USDT"}):
+        assert table.engine.tell(replace(asked, **other)).refusal is Reason.ORDER_NOT_FOUND, other
+
+
+def test_each_change_of_an_order_has_the_next_number() -> None:
+    table = Table()
+    versions = [table.do("SELL 5 @ 100 ann").order.version]
+    for line in ("BUY 1 @ 100 bob", "AMEND ann#1 TO 3", "AMEND ann#1 TO 3 HAS 9", "AMEND ann#1 @ 101", "CANCEL ann#1"):
+        table.do(line)
+        versions.append(table.order("ann#1").version)
+    assert versions == [1, 2, 3, 4, 5, 6]

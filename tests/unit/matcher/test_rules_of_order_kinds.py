@@ -6,6 +6,7 @@ import pytest
 
 from libs.orders import Status, SymbolStatus
 from libs.reasons import Reason
+from services.matcher.core.engine import CLEARED_FROM, DUE_AT_ONCE_MAX
 from tests.support.tables import Table, told, units
 
 LADDER = """
@@ -261,6 +262,24 @@ def test_day_orders_end_at_midnight_and_dated_ones_at_their_time() -> None:
     assert table.left() == ["SELL 102 1 good#1"]
     table.run("SELL 1 @ 100 late GTD 0")
     assert table.status("late#1") == "REJECTED TIME_OVER"
+
+
+def test_orders_whose_time_is_over_end_in_steps() -> None:
+    table = Table()
+    table.run("\n".join(f"SELL 1 @ {100 + number} ann GTD 60" for number in range(600)))
+    outcomes = table.tick(60)
+    assert [len(outcome.updates) for outcome in outcomes] == [DUE_AT_ONCE_MAX, 600 - DUE_AT_ONCE_MAX]
+    assert table.left() == []
+
+
+def test_orders_that_were_closed_before_their_time_are_not_remembered_until_then() -> None:
+    table = Table()
+    table.run("SELL 1 @ 99 stays GTD 60\nSELL 1 @ 98 moves GTD 60\nAMEND moves#1 @ 101")
+    for number in range(1, 2 * CLEARED_FROM):
+        table.run(f"SELL 1 @ 100 ann GTD 86400\nCANCEL ann#{number}")
+    assert len(table.engine.expiries) <= CLEARED_FROM
+    table.tick(60)
+    assert table.status("stays#1") == table.status("moves#1") == "EXPIRED TIME_OVER"
 
 
 @pytest.mark.parametrize(
