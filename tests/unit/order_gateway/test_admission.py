@@ -1,5 +1,7 @@
 """What may be placed and what it reserves; rules in the order in which they are checked."""
 
+from dataclasses import replace
+
 import pytest
 
 from libs.money import UNIT, parse_units
@@ -12,6 +14,7 @@ from services.order_gateway.core.admission import (
     Reservation,
     Terms,
     admit,
+    admit_amend,
     difference,
     needs_reference_price,
 )
@@ -157,6 +160,62 @@ def test_only_market_buys_by_quantity_need_a_reference_price() -> None:
     assert not needs_reference_price(request(kind=MARKET, quote_amount="1"))
     assert not needs_reference_price(request(SELL, MARKET, quantity="1"))
     assert not needs_reference_price(request(price="1", quantity="1"))
+
+
+# name, before, changed, filled, how much more is held
+AMENDED = [
+    ("more of it", request(price="100", quantity="1"), request(price="100", quantity="1.5"), "0", "50"),
+    ("dearer", request(price="100", quantity="1"), request(price="110", quantity="1"), "0", "10"),
+    ("dearer, half of it filled", request(price="100", quantity="1"), request(price="110", quantity="1"), "0.5", "5"),
+    ("less of it", request(price="100", quantity="1"), request(price="100", quantity="0.5"), "0", "0"),
+    ("cheaper, and more of it", request(price="100", quantity="1"), request(price="50", quantity="3"), "0", "50"),
+    ("no more than is filled", request(price="100", quantity="1"), request(price="200", quantity="0.5"), "0.5", "0"),
+    ("a sell of more", request(SELL, price="100", quantity="1"), request(SELL, price="90", quantity="1.5"), "0.2", "0.5"),
+    ("a sell at another price", request(SELL, price="100", quantity="1"), request(SELL, price="90", quantity="1"), "0", "0"),
+    ("a dearer stop", request(kind=STOP, quantity="1", stop_price="100"), request(kind=STOP, quantity="1", stop_price="120"),
+     "0", "21"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "changed", "filled", "more"), [row[1:] for row in AMENDED], ids=[row[0] for row in AMENDED]
+)
+def test_what_a_change_holds_beyond_what_was_held(before, changed, filled: str, more: str) -> None:
+    held = admit_amend(
+        changed, before, filled=parse_units(filled, field=""), filters=FILTERS, reference_price=100 * UNIT, now_ns=NOW
+    )
+    assert held == parse_units(more, field="")
+
+
+def test_a_change_must_be_an_order_that_could_be_placed() -> None:
+    before, changed = request(price="100", quantity="1"), request(price="100.001", quantity="1")
+    refused = admit_amend(changed, before, filled=0, filters=FILTERS, reference_price=0, now_ns=NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.field) == (Reason.PRICE_OFF_TICK, "price")
+
+
+def test_the_times_that_there_are_for_a_kind_are_named() -> None:
+    refused = admit(request(kind=MARKET, tif=GTC, quantity="1"), FILTERS, 0, NOW)
+    assert isinstance(refused, Refused)
+    assert refused.rule == "a MARKET order is one of IOC, FOK"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("symbol", "ETH/USDT"), ("side", SELL), ("type", STOP), ("time_in_force", IOC), ("price", 1), ("quantity", 1),
+        ("quote_amount", 1),
+    ],
+)  # fmt: skip
+def test_every_field_of_an_order_makes_a_difference(field: str, value: object) -> None:
+    one = request(price="100", quantity="1")
+    assert difference(replace(one, **{field: value}), one) == field
+
+
+@pytest.mark.parametrize("field", ["stop_price", "stop_limit_price", "trail", "trail_bps", "display_quantity"])
+def test_every_term_of_an_order_makes_a_difference(field: str) -> None:
+    one = request(price="100", quantity="1", stop_price="100")
+    assert difference(replace(one, terms=replace(one.terms, **{field: 1})), one) == field
 
 
 def test_a_difference_is_named() -> None:
