@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.money import MAX_UNITS, fee_units, format_units, notional_units, own_units, parse_positive, parse_units
+from libs.money import (
+    MAX_UNITS,
+    UNIT,
+    fee_units,
+    format_units,
+    notional_units,
+    own_units,
+    parse_optional,
+    parse_positive,
+    parse_units,
+)
 from libs.reasons import Reason, RefusedError
 
 BAD = [
@@ -75,6 +85,19 @@ def test_a_fee_is_rounded_up_and_never_above_what_is_received(received: int, bps
     fee = fee_units(received, bps)
     assert 0 <= fee <= received
     assert received * bps <= fee * 10_000 < received * bps + 10_000
+
+
+@given(st.integers(0, 10**15), st.integers(0, 10**15), st.integers(0, 8))
+def test_a_notional_is_the_exact_product(price: int, quantity: int, decimals: int) -> None:
+    price, quantity = price * 10 ** (8 - decimals), quantity * 10**decimals
+    assert notional_units(price, quantity) * UNIT == price * quantity
+
+
+def test_an_amount_that_may_be_left_out_is_nothing() -> None:
+    assert parse_optional("", field="price") == 0
+    assert parse_optional("0.5", field="price") == UNIT // 2
+    with pytest.raises(RefusedError):
+        parse_optional(" ", field="price")
 
 
 def test_a_notional_that_is_not_exact_is_a_fault_of_ours() -> None:

@@ -88,6 +88,10 @@ REFUSED = [
      "post_only"),
     ("post-only is not for stops", request(kind=STOP, quantity="1", stop_price="100", post_only=PostOnly.REJECT),
      Reason.FIELD_NOT_ALLOWED, "post_only"),
+    ("an iceberg is not a stop's", request(kind=STOP, quantity="1", stop_price="100", display_quantity="0.5"),
+     Reason.FIELD_NOT_ALLOWED, "display_quantity"),
+    ("one unit more than there can be", request(price="999999999999.99", quantity="1.001"), Reason.AMOUNT_OUT_OF_RANGE,
+     "quantity"),
     ("GTD has an end", request(tif=GTD, price="100", quantity="1"), Reason.FIELD_REQUIRED, "expires_at"),
     ("... in the future", request(tif=GTD, price="100", quantity="1", expires_at_ns=NOW), Reason.AMOUNT_OUT_OF_RANGE,
      "expires_at"),
@@ -140,6 +144,9 @@ ADMITTED = [
         "112",
     ),
     ("... which may be the band", request(kind=OCO, price="90", quantity="1", stop_price="110"), "USDT", "115.5"),
+    ("exactly the least amount", request(kind=MARKET, quote_amount="5"), "USDT", "5"),
+    ("all that there can be", request(price="999999999999.99", quantity="1"), "USDT", "999999999999.99"),
+    ("an iceberg that shows all", request(price="100", quantity="1", display_quantity="1"), "USDT", "100"),
     ("exactly the minimum", request(price="500", quantity="0.01"), "USDT", "5"),
     ("exactly the maximum", request(price="1", quantity="100"), "USDT", "100"),
 ]
@@ -198,6 +205,12 @@ def test_the_times_that_there_are_for_a_kind_are_named() -> None:
     refused = admit(request(kind=MARKET, tif=GTC, quantity="1"), FILTERS, 0, NOW)
     assert isinstance(refused, Refused)
     assert refused.rule == "a MARKET order is one of IOC, FOK"
+
+
+def test_how_far_an_order_may_trail_is_told() -> None:
+    refused = admit(request(SELL, TRAIL, quantity="1", trail_bps=10_000), FILTERS, 0, NOW)
+    assert isinstance(refused, Refused)
+    assert refused.rule == "1 to 9999"
 
 
 @pytest.mark.parametrize(
