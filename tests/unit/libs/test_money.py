@@ -18,6 +18,11 @@ from libs.money import (
 )
 from libs.reasons import Reason, RefusedError
 
+# With whole ones, and ones with few decimals, which hardly any number in the range is.
+AMOUNTS = st.one_of(
+    st.integers(0, MAX_UNITS),
+    st.builds(lambda number, zeros: min(number * 10**zeros, MAX_UNITS), st.integers(0, 10**9), st.integers(1, 11)),
+)
 BAD = [
     ("", Reason.FIELD_REQUIRED), ("-1", Reason.AMOUNT_MALFORMED), ("+1", Reason.AMOUNT_MALFORMED),
     ("1e3", Reason.AMOUNT_MALFORMED), ("NaN", Reason.AMOUNT_MALFORMED), ("inf", Reason.AMOUNT_MALFORMED),
@@ -67,12 +72,12 @@ def test_an_amount_is_up_to_12_digits_and_up_to_8_after_a_point(text: str) -> No
             parse_units(text, field="price")
 
 
-@given(st.integers(0, MAX_UNITS))
+@given(AMOUNTS)
 def test_the_text_is_the_shortest(units: int) -> None:
     assert format_units(units) == f"{Decimal(units).scaleb(-8).normalize():f}"
 
 
-@given(st.integers(0, MAX_UNITS))
+@given(AMOUNTS)
 def test_texts_and_units_go_there_and_back(units: int) -> None:
     assert parse_units(format_units(units), field="") == units
     assert [own_units(format_units(signed)) for signed in (units, -units)] == [units, -units]
@@ -80,7 +85,7 @@ def test_texts_and_units_go_there_and_back(units: int) -> None:
     assert format_units(-units) == ("-" if units else "") + format_units(units)
 
 
-@given(st.integers(0, MAX_UNITS), st.integers(0, 10_000))
+@given(AMOUNTS, st.integers(0, 10_000))
 def test_a_fee_is_rounded_up_and_never_above_what_is_received(received: int, bps: int) -> None:
     fee = fee_units(received, bps)
     assert 0 <= fee <= received
