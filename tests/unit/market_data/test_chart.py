@@ -62,6 +62,19 @@ def test_the_day_forgets_what_is_24_hours_old() -> None:
     assert chart.last_price == 20 * COIN
 
 
+def test_a_market_without_trades_shows_nothing() -> None:
+    assert Chart().day(0) == Day(0, 0, 0, 0, 0, 0)
+    assert (Chart().last_sequence, Chart().last_price, Chart().last_at_ns) == (0, 0, 0)
+
+
+def test_the_day_is_whole_and_no_more_than_it_is_kept() -> None:
+    chart = Chart()
+    for minute in range(2 * DAY_S // 60):
+        chart.apply(tick(minute + 1, 10, 1, 60 * minute))
+    assert chart.day(chart.last_at_ns).trades == DAY_S // 60
+    assert len(chart.minutes) == DAY_S // 60
+
+
 @pytest.mark.parametrize(
     ("first", "last", "bps"), [(0, 5, 0), (100, 100, 0), (100, 101, 100), (100, 99, -100), (3, 4, 3333), (3, 2, -3333)]
 )
