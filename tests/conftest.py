@@ -5,6 +5,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from libs.config import Database
@@ -60,6 +61,13 @@ async def fresh_core(servers: Servers, tmp_path: Path) -> AsyncIterator[Engine]:
     """As fresh_engine, without the services that only show what is there."""
     async with engine_in(servers, tmp_path, without=SHOWING) as engine:
         yield engine
+
+
+@pytest.fixture
+async def http(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller by HTTP of the engine of all tests."""
+    async with httpx.AsyncClient(base_url=engine.rest, timeout=20) as client:
+        yield client
 
 
 @pytest.fixture

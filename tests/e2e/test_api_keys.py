@@ -29,7 +29,7 @@ ORDER = {
 async def create(engine: Engine, user: str, **wanted) -> httpx.Response:
     content = {"name": "bot", "scopes": ["SCOPE_READ", "SCOPE_TRADE"], **wanted}
     async with httpx.AsyncClient(base_url=engine.rest, timeout=20) as http:
-        headers = {"authorization": f"Bearer {engine.token(user)}"}
+        headers = engine.bearer(user)
         return await http.post("/api/v1/api-keys", json=content, headers=headers)
 
 
@@ -86,7 +86,7 @@ async def test_a_key_can_do_no_more_than_its_scopes_and_never_change_keys(engine
 
 async def test_a_user_cannot_give_a_key_what_it_does_not_have(engine: Engine) -> None:
     async with httpx.AsyncClient(base_url=engine.rest) as http:
-        headers = {"authorization": f"Bearer {engine.token(new_id(), 'read')}"}
+        headers = engine.bearer(new_id(), "read")
         content = {"name": "bot", "scopes": ["SCOPE_TRADE"]}
         answer = await http.post("/api/v1/api-keys", json=content, headers=headers)
     assert (answer.status_code, answer.json()["reason"]) == (403, "SCOPE_MISSING")
@@ -111,7 +111,7 @@ async def test_bad_keys_are_refused(engine: Engine, wanted: dict, status: int, f
     answer = await create(engine, user, **wanted)
     assert (answer.status_code, answer.json()["field"]) == (status, field)
     async with httpx.AsyncClient(base_url=engine.rest) as http:
-        listed = await http.get("/api/v1/api-keys", headers={"authorization": f"Bearer {engine.token(user)}"})
+        listed = await http.get("/api/v1/api-keys", headers=engine.bearer(user))
     assert listed.json()["keys"] == []
 
 
@@ -120,10 +120,10 @@ async def test_revoked_expired_and_foreign_keys_end(engine: Engine) -> None:
     bot = await bot_of(engine, user)
     assert (await bot.call("GET", "/api/v1/orders")).status_code == 200
     async with httpx.AsyncClient(base_url=engine.rest) as http:
-        stranger = {"authorization": f"Bearer {engine.token(new_id())}"}
+        stranger = engine.bearer(new_id())
         theirs = await http.delete(f"/api/v1/api-keys/{bot.key_id}", headers=stranger)
         assert (theirs.status_code, theirs.json()["reason"]) == (404, "API_KEY_NOT_FOUND")
-        owner = {"authorization": f"Bearer {engine.token(user)}"}
+        owner = engine.bearer(user)
         gone = [(await http.delete(f"/api/v1/api-keys/{bot.key_id}", headers=owner)).json() for _ in range(2)]
         assert gone[0] == gone[1]
         assert gone[0]["key"]["revokedAt"]
@@ -265,7 +265,7 @@ async def test_operators_make_list_and_revoke_keys(engine: Engine) -> None:
 async def test_who_may_only_read_cannot_make_what_outlives_its_token(engine: Engine) -> None:
     user = await engine.user(USDT="1")
     bot = await bot_of(engine, user)
-    headers = {"authorization": f"Bearer {engine.token(user, 'read')}"}
+    headers = engine.bearer(user, "read")
     async with httpx.AsyncClient(base_url=engine.rest) as http:
         made = await http.post("/api/v1/api-keys", json={"name": "r", "scopes": ["SCOPE_READ"]}, headers=headers)
         revoked = await http.delete(f"/api/v1/api-keys/{bot.key_id}", headers=headers)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import httpx
@@ -17,34 +16,24 @@ from tests.support.engine import Engine
 from tests.support.trading import Pair, until
 
 
-@pytest.fixture
-async def http(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=engine.rest, timeout=20) as client:
-        yield client
-
-
-def bearer(engine: Engine, user_id: str, scopes: str = "read trade") -> dict[str, str]:
-    return {"authorization": f"Bearer {engine.token(user_id, scopes)}"}
-
-
 async def test_an_order_is_placed_told_listed_and_cancelled(engine: Engine, http: httpx.AsyncClient) -> None:
     user = await engine.user(USDT="1000")
     order = {
         "clientOrderId": "rest-1", "symbol": "BTC/USDT", "side": "SIDE_BUY", "type": "ORDER_TYPE_LIMIT",
         "price": "100", "quantity": "1",
     }  # fmt: skip
-    placed = await http.post("/api/v1/orders", json=order, headers=bearer(engine, user))
+    placed = await http.post("/api/v1/orders", json=order, headers=engine.bearer(user))
     assert placed.status_code == 200, placed.text
     assert placed.json()["order"]["status"] == "ORDER_STATUS_OPEN"
     assert placed.headers["x-request-id"]
     order_id = placed.json()["order"]["orderId"]
-    told = await http.get(f"/api/v1/orders/{order_id}", headers=bearer(engine, user))
+    told = await http.get(f"/api/v1/orders/{order_id}", headers=engine.bearer(user))
     assert told.json()["order"]["clientOrderId"] == "rest-1"
-    listed = await http.get("/api/v1/orders?open_only=true&pageSize=10", headers=bearer(engine, user))
+    listed = await http.get("/api/v1/orders?open_only=true&pageSize=10", headers=engine.bearer(user))
     assert [item["orderId"] for item in listed.json()["orders"]] == [order_id]
-    balances = await http.get("/api/v1/wallets/balances", headers=bearer(engine, user))
+    balances = await http.get("/api/v1/wallets/balances", headers=engine.bearer(user))
     assert balances.json()["balances"] == [{"asset": "USDT", "available": "900", "reserved": "100", "sequence": "2"}]
-    cancelled = await http.delete(f"/api/v1/orders/{order_id}", headers=bearer(engine, user))
+    cancelled = await http.delete(f"/api/v1/orders/{order_id}", headers=engine.bearer(user))
     assert cancelled.json()["order"]["status"] == "ORDER_STATUS_CANCELLED"
 
 
@@ -73,7 +62,7 @@ async def test_fills_are_told_to_their_owner_in_pages(engine: Engine, http: http
     token = ""
     while not pages or token:
         answer = await http.get(
-            f"/api/v1/fills?symbol=ADA-USDT&pageSize=2&pageToken={quote(token)}", headers=bearer(engine, pair.buyer)
+            f"/api/v1/fills?symbol=ADA-USDT&pageSize=2&pageToken={quote(token)}", headers=engine.bearer(pair.buyer)
         )
         pages.append(answer.json()["fills"])
         token = answer.json().get("nextPageToken", "")
@@ -83,16 +72,16 @@ async def test_fills_are_told_to_their_owner_in_pages(engine: Engine, http: http
     assert fills == sorted(fills, key=lambda fill: -int(fill["sequence"]))
     assert {(fill["side"], fill["feeAsset"], fill["fee"]) for fill in fills} == {("SIDE_BUY", "ADA", "0.0002")}
     assert {fill.get("maker", False) for fill in fills} == {False}
-    one = await http.get(f"/api/v1/fills?orderId={fills[0]['orderId']}", headers=bearer(engine, pair.buyer))
+    one = await http.get(f"/api/v1/fills?orderId={fills[0]['orderId']}", headers=engine.bearer(pair.buyer))
     assert one.json()["fills"] == fills[:1]
     middle = fills[1]["executedAt"]
-    since = await http.get(f"/api/v1/fills?fromTime={middle}", headers=bearer(engine, pair.buyer))
-    before = await http.get(f"/api/v1/fills?untilTime={middle}", headers=bearer(engine, pair.buyer))
+    since = await http.get(f"/api/v1/fills?fromTime={middle}", headers=engine.bearer(pair.buyer))
+    before = await http.get(f"/api/v1/fills?untilTime={middle}", headers=engine.bearer(pair.buyer))
     assert since.json()["fills"] + before.json()["fills"] == fills
-    theirs = await http.get("/api/v1/fills", headers=bearer(engine, pair.seller))
+    theirs = await http.get("/api/v1/fills", headers=engine.bearer(pair.seller))
     assert {fill["side"] for fill in theirs.json()["fills"]} == {"SIDE_SELL"}
-    assert (await http.get("/api/v1/fills", headers=bearer(engine, new_id()))).json().get("fills", []) == []
-    other = await http.get(f"/api/v1/fills?userId={pair.seller}", headers=bearer(engine, pair.buyer))
+    assert (await http.get("/api/v1/fills", headers=engine.bearer(new_id()))).json().get("fills", []) == []
+    other = await http.get(f"/api/v1/fills?userId={pair.seller}", headers=engine.bearer(pair.buyer))
     assert (other.status_code, other.json()["reason"]) == (403, "OTHER_USER")
     assert (await http.get("/api/v1/fills")).status_code == 401
     question = order_gateway_pb2.ListFillsRequest(filter=settlement_pb2.ListFillsRequest(page_size=2))
@@ -112,7 +101,7 @@ async def test_fills_are_told_to_their_owner_in_pages(engine: Engine, http: http
      ("untilTime=0001-01-01T00:00:00Z", "until_time")],
 )  # fmt: skip
 async def test_a_bad_page_names_its_field(engine: Engine, http: httpx.AsyncClient, path, query, field) -> None:
-    answer = await http.get(f"{path}{'&' if '?' in path else '?'}{query}", headers=bearer(engine, new_id()))
+    answer = await http.get(f"{path}{'&' if '?' in path else '?'}{query}", headers=engine.bearer(new_id()))
     assert answer.status_code == 400, answer.text
     assert answer.json()["field"] == field
 
@@ -129,7 +118,7 @@ async def test_fees_are_public(http: httpx.AsyncClient) -> None:
 async def test_an_idempotency_key_is_the_client_order_id(engine: Engine, http: httpx.AsyncClient) -> None:
     user = await engine.user(USDT="1000")
     order = {"symbol": "BTC/USDT", "side": "SIDE_BUY", "type": "ORDER_TYPE_LIMIT", "price": "100", "quantity": "1"}
-    headers = {**bearer(engine, user), "idempotency-key": "key-1"}
+    headers = {**engine.bearer(user), "idempotency-key": "key-1"}
     first, again = [(await http.post("/api/v1/orders", json=order, headers=headers)).json() for _ in range(2)]
     assert first["order"]["orderId"] == again["order"]["orderId"]
     differing = await http.post("/api/v1/orders", json={**order, "clientOrderId": "other"}, headers=headers)
@@ -157,7 +146,7 @@ async def test_bad_requests_get_problems_that_say_why(
     engine: Engine, http: httpx.AsyncClient, headers: dict[str, str] | None, body: str, status: int, reason: str
 ) -> None:
     user = new_id()
-    sent = bearer(engine, user) if headers is None else headers
+    sent = engine.bearer(user) if headers is None else headers
     answer = await http.post("/api/v1/orders", content=body, headers=sent)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -175,18 +164,18 @@ async def test_unknown_paths_and_methods_are_told_apart(http: httpx.AsyncClient)
 async def test_wallet_writes_need_a_service_credential(engine: Engine, http: httpx.AsyncClient) -> None:
     user = await engine.user(USDT="10")
     reserve = {"userId": user, "asset": "USDT", "amount": "1", "orderId": new_id()}
-    refused = await http.post("/api/v1/wallets/reserve", json=reserve, headers=bearer(engine, user))
+    refused = await http.post("/api/v1/wallets/reserve", json=reserve, headers=engine.bearer(user))
     assert (refused.status_code, refused.json()["reason"]) == (403, "SCOPE_MISSING")
-    done = await http.post("/api/v1/wallets/reserve", json=reserve, headers=bearer(engine, "ops", "service"))
+    done = await http.post("/api/v1/wallets/reserve", json=reserve, headers=engine.bearer("ops", "service"))
     assert done.json()["reservedBalance"] == "1"
     release = {"userId": user, "asset": "USDT", "orderId": reserve["orderId"], "key": new_id()}
-    released = await http.post("/api/v1/wallets/release", json=release, headers=bearer(engine, "ops", "service"))
+    released = await http.post("/api/v1/wallets/release", json=release, headers=engine.bearer("ops", "service"))
     assert released.json() == {"availableBalance": "10", "reservedBalance": "0"}
 
 
 async def test_a_body_over_the_limit_is_refused(engine: Engine, http: httpx.AsyncClient) -> None:
     body = b'{"symbol":"' + b"x" * 2_000_000 + b'"}'
-    answer = await http.post("/api/v1/orders", content=body, headers=bearer(engine, new_id()))
+    answer = await http.post("/api/v1/orders", content=body, headers=engine.bearer(new_id()))
     assert (answer.status_code, answer.json()["field"]) == (413, "body")
 
 

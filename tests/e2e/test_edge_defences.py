@@ -27,12 +27,6 @@ ORDER = {
 }  # fmt: skip
 
 
-@pytest.fixture
-async def http(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=engine.rest, timeout=20) as client:
-        yield client
-
-
 def forged(engine: Engine, user: str, **other) -> str:
     auth = engine.settings.auth
     now = int(time.time())
@@ -138,7 +132,7 @@ async def test_strange_bodies(engine: Engine, http: httpx.AsyncClient, body: byt
 async def test_somebody_elses_order_is_not_there(engine: Engine, http: httpx.AsyncClient) -> None:
     owner = await engine.user(USDT="1000")
     order = (await engine.place(owner, "BUY 1 @ 100")).order
-    headers = {"authorization": f"Bearer {engine.token(new_id())}"}
+    headers = engine.bearer(new_id())
     path = f"/api/v1/orders/{order.order_id}"
     for answer in (
         await http.get(path, headers=headers),
@@ -231,7 +225,7 @@ async def test_addresses_are_those_behind_the_proxy(strict_edge: str) -> None:
 
 async def test_two_edges_count_together(engine: Engine, tmp_path: Path, strict_edge: str) -> None:
     async with another_edge(engine, tmp_path) as other_edge, httpx.AsyncClient() as http:
-        headers = {"authorization": f"Bearer {engine.token(new_id())}"}
+        headers = engine.bearer(new_id())
         edges = (strict_edge, other_edge) * 8
         answers = await asyncio.gather(*(http.get(f"{edge}/api/v1/symbols", headers=headers) for edge in edges))
         statuses = [answer.status_code for answer in answers]

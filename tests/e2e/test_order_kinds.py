@@ -155,7 +155,7 @@ async def test_all_of_it_by_rest(traded: Engine) -> None:
         "selfTrade": "SELF_TRADE_DECREMENT",
     }  # fmt: skip
     async with httpx.AsyncClient(base_url=traded.rest) as http:
-        headers = {"authorization": f"Bearer {traded.token(user)}"}
+        headers = traded.bearer(user)
         placed = (await http.post("/api/v1/orders", json=body, headers=headers)).json()["order"]
         assert {name: placed[name] for name in ("stopPrice", "price", "waiting", "expiresAt", "selfTrade")} == {
             "stopPrice": "90", "price": "89", "waiting": True, "expiresAt": "2099-01-01T00:00:00Z",
@@ -186,7 +186,7 @@ async def test_many_orders_are_cancelled_by_id_or_all_at_once(traded: Engine) ->
     assert {item.order.status for item in here} == {order_pb2.ORDER_STATUS_CANCELLED}
     assert (await traded.order(eth)).status == order_pb2.ORDER_STATUS_OPEN
     async with httpx.AsyncClient(base_url=traded.rest) as http:
-        headers = {"authorization": f"Bearer {traded.token(user)}"}
+        headers = traded.bearer(user)
         everywhere = (await http.post("/api/v1/orders:cancel", json={}, headers=headers)).json()["results"]
     assert [item["order"]["orderId"] for item in everywhere] == [eth.order_id]
     assert await cancel() == []

@@ -14,16 +14,6 @@ from tests.support.engine import Engine
 from tests.support.trading import Pair
 
 
-@pytest.fixture
-async def http(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=engine.rest, timeout=20) as client:
-        yield client
-
-
-def bearer(engine: Engine, user: str, scopes: str = "read trade") -> dict[str, str]:
-    return {"authorization": f"Bearer {engine.token(user, scopes)}"}
-
-
 async def test_a_book_comes_line_by_line(engine: Engine, http: httpx.AsyncClient) -> None:
     user = await engine.user(USDT="1000")
     async with http.stream("GET", "/api/v1/books/SOL-USDT:stream?depth=5") as answer:
@@ -56,7 +46,7 @@ async def test_own_orders_come_by_line_and_go_on_where_they_were(engine: Engine,
     await engine.cancel(gone)
     heard: dict[str, list[str]] = {}
     for since in ("", "?changedSince=2026-01-01T00:00:00Z", "?changedSince=2200-01-01T00:00:00Z"):
-        async with http.stream("GET", f"/api/v1/orders:stream{since}", headers=bearer(engine, user)) as answer:
+        async with http.stream("GET", f"/api/v1/orders:stream{since}", headers=engine.bearer(user)) as answer:
             heard[since] = []
             async for line in answer.aiter_lines():
                 message = json.loads(line)
@@ -82,7 +72,7 @@ async def test_own_orders_come_by_line_and_go_on_where_they_were(engine: Engine,
 async def test_a_refused_stream_is_a_problem(
     engine: Engine, http: httpx.AsyncClient, path: str, user: str, status: int, reason: str
 ) -> None:
-    answer = await http.get(path, headers=bearer(engine, new_id(), user) if user else {})
+    answer = await http.get(path, headers=engine.bearer(new_id(), user) if user else {})
     assert (answer.status_code, answer.json()["reason"]) == (status, reason)
     assert answer.headers["content-type"] == "application/problem+json"
 
@@ -136,7 +126,7 @@ async def test_streams_are_counted_and_given_back(engine: Engine, http: httpx.As
 
 async def test_one_caller_does_not_take_the_streams_of_all(engine: Engine) -> None:
     each = engine.settings.edge.streams_per_caller
-    mine, others = (bearer(engine, new_id()) for _ in range(2))
+    mine, others = (engine.bearer(new_id()) for _ in range(2))
     path = "/api/v1/orders:stream"
     async with contextlib.AsyncExitStack() as opened:
         http = await opened.enter_async_context(

@@ -52,9 +52,7 @@ async def test_an_order_is_followed_from_the_edge_to_the_ledger(traced_engine: t
         "quantity": "1",
     }  # fmt: skip
     async with httpx.AsyncClient(base_url=engine.rest, timeout=20) as http:
-        placed = await http.post(
-            "/api/v1/orders", json=order, headers={"authorization": f"Bearer {engine.token(buyer)}"}
-        )
+        placed = await http.post("/api/v1/orders", json=order, headers=engine.bearer(buyer))
     order_id = placed.json()["order"]["orderId"]
     wanted = {
         ("trade-engine-edge", "edge POST /api/v1/orders"), ("trade-engine-order-gateway", "order"),

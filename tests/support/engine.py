@@ -52,7 +52,11 @@ class Engine:
 
     def as_caller(self, subject: str, scopes: str = "read trade") -> tuple[tuple[str, str], ...]:
         """Metadata of a caller."""
-        return (("authorization", f"Bearer {self.token(subject, scopes)}"),)
+        return tuple(self.bearer(subject, scopes).items())
+
+    def bearer(self, subject: str, scopes: str = "read trade") -> dict[str, str]:
+        """Headers of a caller by HTTP."""
+        return {"authorization": f"Bearer {self.token(subject, scopes)}"}
 
     async def close(self) -> None:
         for channel in self._channels:

@@ -155,7 +155,7 @@ async def test_the_history_tells_every_entry_newest_first(engine: Engine) -> Non
 async def test_an_owner_reads_the_history_by_rest_and_nobody_else(engine: Engine) -> None:
     user = await engine.user(BTC="10")
     async with httpx.AsyncClient(base_url=engine.rest) as http:
-        headers = {"authorization": f"Bearer {engine.token(user)}"}
+        headers = engine.bearer(user)
         mine = await http.get("/api/v1/wallets/ledger?asset=BTC&pageSize=10", headers=headers)
         assert [item["availableAfter"] for item in mine.json()["entries"]] == ["10"]
         theirs = await http.get(f"/api/v1/wallets/ledger?userId={new_id()}", headers=headers)
