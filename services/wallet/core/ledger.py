@@ -229,9 +229,8 @@ class Ledger:
             postings.append(Posting(FEES_ACCOUNT, base, operation.buyer_fee, 0))
         if operation.seller_fee:
             postings.append(Posting(FEES_ACCOUNT, quote, operation.seller_fee, 0))
-        limit = MAX_UNITS - max(quantity, notional)
-        for posting in postings:
-            if _held(self._balance(posting.account_id, posting.asset)) > limit:
+        for account, asset, available, reserved in postings:
+            if _held(self._balance(account, asset)) + available + reserved > MAX_UNITS:
                 return Refused(Reason.AMOUNT_OUT_OF_RANGE, field="quantity", rule="the balance must stay below 10^12")
         entry_ids = self._book(operation, operation_id, postings)
         self._take(operation.buyer_order_id, bid, from_buyer)

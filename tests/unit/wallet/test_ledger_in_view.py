@@ -5,6 +5,8 @@ import copy
 import pytest
 
 from libs.ids import new_id
+from libs.money import MAX_UNITS
+from libs.reasons import Reason, Refused
 from services.wallet.core.books import Balance, Reservation
 from services.wallet.core.ledger import Ledger, NotInViewError, TornViewError
 from services.wallet.core.operations import (
@@ -75,6 +77,32 @@ def test_a_torn_view_is_told_before_anything_is_booked() -> None:
     with pytest.raises(TornViewError):
         ledger.apply(OPERATIONS[-1], ID)
     assert (ledger.balances, ledger.reservations, ledger.changes) == before
+
+
+# What is asked, whose balance it fills, and how much it adds to it.
+FILLING = [
+    (OPERATIONS[0], (ALICE, "BTC"), 5),
+    (OPERATIONS[5], (BOB, "BTC"), 5),
+    (SettleTrade(new_id(), ALICE, BOB, BUY, SELL, "BTC", "USDT", 10, 2 * 10**8, 20, 0, 0), (BOB, "USDT"), 20),
+    (SettleTrade(new_id(), ALICE, BOB, BUY, SELL, "BTC", "USDT", 10, 2 * 10**8, 20, 4, 3), (ALICE, "BTC"), 6),
+    (SettleTrade(new_id(), ALICE, BOB, BUY, SELL, "BTC", "USDT", 10, 2 * 10**8, 20, 4, 3), (FEES_ACCOUNT, "USDT"), 3),
+]
+
+
+@pytest.mark.parametrize(("operation", "filled", "more"), FILLING, ids=lambda part: type(part).__name__)
+def test_a_balance_may_become_as_large_as_there_is_and_no_larger(operation, filled, more: int) -> None:
+    ledger = whole_view()
+    balance = ledger.balances[filled]
+    balance.available = MAX_UNITS - balance.reserved - more
+    assert isinstance(ledger.apply(operation, ID), Applied)
+    assert balance.available + balance.reserved == MAX_UNITS
+    ledger = whole_view()
+    balance = ledger.balances[filled]
+    balance.available = MAX_UNITS - balance.reserved - more + 1
+    refused = ledger.apply(operation, ID)
+    assert isinstance(refused, Refused)
+    assert refused.reason is Reason.AMOUNT_OUT_OF_RANGE
+    assert ledger.changes == whole_view().changes
 
 
 def test_a_repeat_is_answered_while_the_first_is_being_written_and_after() -> None:
