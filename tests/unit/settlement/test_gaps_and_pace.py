@@ -60,3 +60,14 @@ def test_the_oldest_waits_since_it_was_first_seen_however_long_ago() -> None:
 def test_without_samples_nothing_is_claimed() -> None:
     pace = Pace()
     assert (pace.unsettled(), pace.oldest_unsettled_s(), pace.settled_per_s(), pace.matched_per_s()) == (0, 0, 0, 0)
+
+
+def test_the_pace_is_that_of_the_last_minute() -> None:
+    pace = Pace()
+    for second in range(121):
+        count = 600 if second > 90 else 0
+        pace.add(Sample(float(second), matched=2 * count, settled=count))
+    assert (pace.matched_per_s(), pace.settled_per_s()) == (20.0, 10.0)
+    for second in range(121, 152):
+        pace.add(Sample(float(second), matched=1200, settled=1200))
+    assert (pace.matched_per_s(), pace.settled_per_s()) == (0.0, 10.0), "the first half was more than a minute ago"
