@@ -6,6 +6,7 @@ import ssl
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from libs.addresses import loopback_of
 from libs.config import Settings, Tls
 from libs.rpc.tls import Certificates
 
@@ -32,7 +33,7 @@ def is_healthy(settings: Settings, name: str) -> bool:
 
 
 def _http_ok(host: str, port: int, tls: Tls) -> bool:
-    name = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not listened on
+    name = loopback_of(host)
     connection = http.client.HTTPConnection(name, port, timeout=_TIMEOUT_S)
     if tls.certificate_file is not None:
         context = ssl.create_default_context(cafile=tls.ca_file)

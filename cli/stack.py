@@ -19,6 +19,7 @@ from typing import IO
 from cli.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 from cli.health import SERVICES, is_healthy
 from cli.processes import end_processes, free_port, is_taken
+from libs.addresses import with_port
 from libs.config import Settings, load_settings
 from libs.runtime import SUPERVISOR_PID
 
@@ -147,14 +148,14 @@ class Stack:
         """Where everything listens, for a person; without passwords."""
         settings = self.settings()
         return {
-            "REST and WebSocket": f"http://{settings.edge.host}:{settings.edge.port}",
+            "REST and WebSocket": f"http://{with_port(settings.edge.host, settings.edge.port)}",
             "order gateway (gRPC)": settings.gateway.target(),
             "matcher (gRPC)": settings.matcher.target(),
             "settlement (gRPC)": settings.settlement.target(),
             "wallet (gRPC)": settings.wallet.target(),
             "market data (gRPC)": settings.marketdata.target(),
             "metrics (Prometheus)": ", ".join(
-                f"{part.host}:{part.metrics_port}"
+                with_port(part.host, part.metrics_port)
                 for part in (
                     settings.edge,
                     settings.gateway,

@@ -16,6 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from libs.addresses import with_port
+
 CONFIG_FILE_VARIABLE = "TRADE_ENGINE_CONFIG"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -110,7 +112,7 @@ class Tls(Section):
 class Service(Section):
     """One gRPC service: where it listens and where others find it."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on")
+    host: str = Field("127.0.0.1", description="Address to listen on; of IPv6 without brackets")
     port: Port = Field(0, description="gRPC port")
     address: str = Field("", description="host:port under which others reach it; empty: host:port")
     metrics_port: Port = Field(0, description="Prometheus port; 0: none")
@@ -122,7 +124,7 @@ class Service(Section):
 
     def target(self) -> str:
         """Where to connect to."""
-        return self.address or f"{self.host}:{self.port}"
+        return self.address or with_port(self.host, self.port)
 
 
 class Gateway(Service):
@@ -192,7 +194,7 @@ class MarketData(Service):
 class Edge(Section):
     """REST and WebSocket edge."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on")
+    host: str = Field("127.0.0.1", description="Address to listen on; of IPv6 without brackets")
     port: Port = Field(8080, description="HTTP port; takes WebSockets, too")
     websocket_port: Port = Field(8081, description="Another port for WebSockets; 0: none")
     metrics_port: Port = Field(9090, description="Prometheus port; 0: none")

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import structlog
 import uvloop
 
-from libs.config import ConfigError, Settings, load_settings, require
+from libs.config import ConfigError, Edge, Service, Settings, load_settings, require
 from libs.reload import listen
 from libs.telemetry import serve_metrics, setup_logging
 from libs.tracing import end_tracing, setup_tracing
@@ -30,11 +30,14 @@ log = structlog.get_logger()
 def run_service(
     name: str,
     main: Callable[[Settings], Awaitable[None]],
-    metrics_port: Callable[[Settings], int],
+    own: Callable[[Settings], Service | Edge] | None = None,
     *,
     needs: tuple[str, ...] = ("database.dsn",),
 ) -> None:
-    """Run `main` until it returns; exits 78 for unusable settings, or without those it needs, 1 where something broke."""
+    """Run `main` until it returns, with /metrics where its `own` settings say.
+
+    Exits 78 for unusable settings, or without those it needs, 1 where something broke.
+    """
     try:
         settings = load_settings()
         require(settings, *needs)
@@ -46,7 +49,8 @@ def run_service(
     setup_logging(service=name, level=settings.log.level, json=settings.log.json_lines)
     collect_garbage_rarely()
     try:
-        serve_metrics(metrics_port(settings))
+        if own is not None:
+            serve_metrics(own(settings).host, own(settings).metrics_port)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_as_coroutine(main, settings))
     except ConfigError as error:

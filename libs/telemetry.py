@@ -109,7 +109,10 @@ class SeldomWarning:
             self._times, self._quiet_until = 0, now + SELDOM_S
 
 
-def serve_metrics(port: int) -> None:
-    """Serve /metrics on this port of the loopback and all interfaces; 0 means not at all. Raises OSError if taken."""
+def serve_metrics(host: str, port: int) -> None:
+    """Serve /metrics on this port of all interfaces, with IPv6 where `host` has it; 0: not at all.
+
+    Raises OSError where the port is taken.
+    """
     if port:
-        start_http_server(port)
+        start_http_server(port, addr="::" if ":" in host else "0.0.0.0")  # noqa: S104 - pages for Prometheus

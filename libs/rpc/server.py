@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -23,6 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from libs.addresses import holder_of, with_port
 from libs.config import Service, Tls
 from libs.db.pool import DatabaseAway
 from libs.identity import SERVICE_SCOPE, Caller, TokenVerifier
@@ -215,8 +217,9 @@ def _holder(context: grpc.aio.ServicerContext[Any, Any]) -> str:
 
 
 def _address(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    address: str = context.peer().rpartition(":")[0]
-    return address
+    """Of a peer such as `ipv4:10.0.0.1:4711` or `ipv6:%5B::1%5D:4711`."""
+    kind, _, peer = context.peer().partition(":")
+    return f"{kind}:{holder_of(unquote(peer.rpartition(':')[0]).strip('[]'))}"
 
 
 def _read_or_mark(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -295,7 +298,7 @@ class RpcServer:
 
     async def start(self) -> None:
         """Listen, and report SERVING. Raises OSError where the port is taken, ConfigError where TLS is half set up."""
-        address = f"{self._settings.host}:{self._settings.port}"
+        address = with_port(self._settings.host, self._settings.port)
         try:
             if self._certificates.on:
                 port = self.grpc.add_secure_port(address, self._certificates.server())
@@ -305,7 +308,7 @@ class RpcServer:
             raise OSError(f"cannot listen on {address}") from error
         await self.grpc.start()
         await self.set_serving(True)
-        log.info("serving", address=f"{self._settings.host}:{port}", services=self._names)
+        log.info("serving", address=with_port(self._settings.host, port), services=self._names)
 
     async def set_serving(self, serving: bool) -> None:
         """Tell health checks; "" stands for the whole server."""

@@ -89,4 +89,4 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    run_service("edge", main, lambda settings: settings.edge.metrics_port, needs=("database.dsn", "redis.url"))
+    run_service("edge", main, lambda settings: settings.edge, needs=("database.dsn", "redis.url"))

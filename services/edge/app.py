@@ -14,6 +14,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from libs.addresses import holder_of
 from libs.config import Edge
 from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError
@@ -121,14 +122,15 @@ class Doors:
     async def websocket(self, socket: WebSocket) -> None:
         """Serve one socket. One that may not come in is answered with a problem instead of the upgrade."""
         address = socket.client.host if socket.client else "unknown"
+        holder = holder_of(address)
         request_id = new_id()
         try:
-            self._check_room(address)
+            self._check_room(holder)
             origin = await self._origin(socket, address, request_id)
         except RefusedError as error:
             await socket.send_denial_response(problem(error.refused, request_id=request_id))
             return
-        self._open[address] += 1
+        self._open[holder] += 1
         try:
             await Socket(
                 socket,
@@ -138,9 +140,9 @@ class Doors:
                 heartbeat_s=self._settings.heartbeat_s,
             ).run()
         finally:
-            self._open[address] -= 1
-            if not self._open[address]:
-                del self._open[address]
+            self._open[holder] -= 1
+            if not self._open[holder]:
+                del self._open[holder]
 
     async def _origin(self, socket: WebSocket, address: str, request_id: str) -> Origin:
         token = socket.query_params.get("token", "")
@@ -151,10 +153,10 @@ class Doors:
             return Origin(await self._identity.by_key(socket.headers, address, signed), "", request_id)
         return Origin(self._identity.by_token(socket.headers), socket.headers.get("authorization", ""), request_id)
 
-    def _check_room(self, address: str) -> None:
+    def _check_room(self, holder: str) -> None:
         for number, limit, of in (
             (self._open.total(), self._settings.websockets_max, "connections"),
-            (self._open[address], self._settings.websockets_per_ip, "connections from one address"),
+            (self._open[holder], self._settings.websockets_per_ip, "connections from one address"),
         ):
             if number >= limit:
                 raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {limit} {of}"))

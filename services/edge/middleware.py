@@ -14,6 +14,7 @@ from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.responses import Response
 
+from libs.addresses import holder_of
 from libs.config import Edge
 from libs.identity import Caller
 from libs.ids import new_id
@@ -191,7 +192,7 @@ def json_response(content: object, status: int = 200) -> Response:
 def who(request: Request) -> str:
     """Whose request this is: a user's, or an address's where nobody is named."""
     caller = request.state.caller
-    return f"user/{caller.user_id}" if caller is not None else f"address/{_address(request)}"
+    return f"user/{caller.user_id}" if caller is not None else f"address/{holder_of(_address(request))}"
 
 
 def _address(request: Request) -> str:

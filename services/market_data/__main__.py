@@ -74,6 +74,4 @@ def _ticker(charts: dict[str, Chart], symbol: str) -> ticker_pb2.Ticker | None:
 
 
 if __name__ == "__main__":
-    run_service(
-        "market-data", main, lambda settings: settings.marketdata.metrics_port, needs=("database.dsn", "redis.url")
-    )
+    run_service("market-data", main, lambda settings: settings.marketdata, needs=("database.dsn", "redis.url"))

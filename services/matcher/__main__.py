@@ -120,4 +120,4 @@ async def keep_lease(journal: Journal, lease_ms: int) -> None:
 
 
 if __name__ == "__main__":
-    run_service("matcher", main, lambda settings: settings.matcher.metrics_port)
+    run_service("matcher", main, lambda settings: settings.matcher)

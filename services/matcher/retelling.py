@@ -101,4 +101,4 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run_service("matcher-retelling", main, lambda _: 0)
+    run_service("matcher-retelling", main)

@@ -64,4 +64,4 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run_service("matcher-snapshots", main, lambda _: 0)
+    run_service("matcher-snapshots", main)

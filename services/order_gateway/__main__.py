@@ -111,6 +111,4 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run_service(
-        "order-gateway", main, lambda settings: settings.gateway.metrics_port, needs=("database.dsn", "redis.url")
-    )
+    run_service("order-gateway", main, lambda settings: settings.gateway, needs=("database.dsn", "redis.url"))

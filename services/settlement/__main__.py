@@ -79,4 +79,4 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run_service("settlement", main, lambda settings: settings.settlement.metrics_port)
+    run_service("settlement", main, lambda settings: settings.settlement)

@@ -37,4 +37,4 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run_service("wallet", main, lambda settings: settings.wallet.metrics_port)
+    run_service("wallet", main, lambda settings: settings.wallet)
