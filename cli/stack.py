@@ -135,14 +135,7 @@ class Stack:
 
     def settings(self) -> Settings:
         """The settings that the services run with."""
-        before = {name: value for name, value in os.environ.items() if name.startswith("TRADE_ENGINE_")}
-        os.environ.update(self.environment)
-        try:
-            return load_settings()
-        finally:
-            for name in self.environment:
-                os.environ.pop(name, None)
-            os.environ.update(before)
+        return load_settings({**os.environ, **self.environment})
 
     def addresses(self) -> dict[str, str]:
         """Where everything listens, for a person; without passwords."""

@@ -7,18 +7,18 @@ start with every problem listed.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from libs.addresses import with_port
 
 CONFIG_FILE_VARIABLE = "TRADE_ENGINE_CONFIG"
+DATA_DIR_VARIABLE = "TRADE_ENGINE_DATA_DIR"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -235,13 +235,8 @@ class Log(Section):
     json_lines: bool = Field(True, description="JSON lines; false: text for a person")
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings of all services."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="TRADE_ENGINE_", env_nested_delimiter="_", env_nested_max_split=1, extra="forbid", frozen=True,
-        nested_model_default_partial_update=True,
-    )  # fmt: skip
 
     data_dir: Path = Field(Path("var"), description="Where embedded servers keep their data")
     database: Database = Database()
@@ -259,30 +254,17 @@ class Settings(BaseSettings):
     log: Log = Log()
     tracing: Tracing = Tracing()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over file over defaults. The files of secrets are read apart."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        if isinstance(env_settings, EnvSettingsSource):
-            files = {f"{variable}_FILE".lower() for _, _, variable in secret_variables()}
-            env_settings.env_vars = {
-                name: value for name, value in env_settings.env_vars.items() if name.lower() not in files
-            }
-        return (env_settings, init_settings)
 
-
-def load_settings() -> Settings:
+def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the file named by TRADE_ENGINE_CONFIG (if any) and the environment. Raises ConfigError."""
-    _refuse_unknown_variables()
+    _refuse_unknown_variables(environment)
+    content = _read_file(environment)
+    _put_in(content, _secrets_in_files(environment))
+    _put_in(content, {variable: environment[variable] for *_, variable in variables() if variable in environment})
+    if DATA_DIR_VARIABLE in environment:
+        content["data_dir"] = environment[DATA_DIR_VARIABLE]
     try:
-        return Settings.model_validate(_with_secret_files(_read_file()))
+        return Settings.model_validate(content)
     except ValidationError as error:
         problems = [f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise _unusable(problems) from error
@@ -302,8 +284,8 @@ def _unusable(problems: Iterable[str]) -> ConfigError:
     return ConfigError("\n".join(["the configuration is not usable:", *problems]))
 
 
-def _read_file() -> dict[str, object]:
-    path = os.environ.get(CONFIG_FILE_VARIABLE)
+def _read_file(environment: Mapping[str, str]) -> dict[str, object]:
+    path = environment.get(CONFIG_FILE_VARIABLE)
     if not path:
         return {}
     try:
@@ -314,22 +296,22 @@ def _read_file() -> dict[str, object]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: the file must hold sections with settings")
-    expanded: dict[str, object] = _expanded(content, path)
+    expanded: dict[str, object] = _expanded(content, path, environment)
     return expanded
 
 
-def _expanded(value: Any, path: str) -> Any:
+def _expanded(value: Any, path: str, environment: Mapping[str, str]) -> Any:
     """The same with environment variables put in. Raises ConfigError for one that is neither set nor has a default."""
     if isinstance(value, dict):
-        return {key: _expanded(item, path) for key, item in value.items()}
+        return {key: _expanded(item, path, environment) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expanded(item, path) for item in value]
+        return [_expanded(item, path, environment) for item in value]
     if not isinstance(value, str):
         return value
 
     def put_in(match: re.Match[str]) -> str:
         name, default = match[1], match[2]
-        found = os.environ.get(name, default)
+        found = environment.get(name, default)
         if found is None:
             raise ConfigError(f"{path}: the environment has no {name}, and ${{{name}}} has no default")
         return found
@@ -337,20 +319,25 @@ def _expanded(value: Any, path: str) -> Any:
     return _VARIABLE.sub(put_in, value)
 
 
-def _with_secret_files(content: dict[str, object]) -> dict[str, object]:
-    """The same with the secrets that stand in files. Raises ConfigError for a file that cannot be read."""
-    for section, key, variable in secret_variables():
-        path = os.environ.get(f"{variable}_FILE")
-        if not path:
-            continue
-        try:
-            secret = Path(path).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(f"{variable}_FILE: {error}") from error
-        settings = content.setdefault(section, {})
+def _secrets_in_files(environment: Mapping[str, str]) -> dict[str, str]:
+    """The secrets that stand in files, by variable. Raises ConfigError for a file that cannot be read."""
+    secrets = {}
+    for *_, variable in secret_variables():
+        path = environment.get(f"{variable}_FILE")
+        if path:
+            try:
+                secrets[variable] = Path(path).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ConfigError(f"{variable}_FILE: {error}") from error
+    return secrets
+
+
+def _put_in(content: dict[str, object], values: Mapping[str, str]) -> None:
+    """Put values, by variable, where they belong. What is no section is left for the check to complain about."""
+    for section, key, variable in variables():
+        settings = content.setdefault(section, {}) if variable in values else None
         if isinstance(settings, dict):
-            settings[key] = secret
-    return content
+            settings[key] = values[variable]
 
 
 def variables() -> list[tuple[str, str, str]]:
@@ -372,10 +359,10 @@ def secret_variables() -> list[tuple[str, str, str]]:
     ]
 
 
-def _refuse_unknown_variables() -> None:
-    known = {CONFIG_FILE_VARIABLE, "TRADE_ENGINE_DATA_DIR"}
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = {CONFIG_FILE_VARIABLE, DATA_DIR_VARIABLE}
     known |= {variable for _, _, variable in variables()}
     known |= {f"{variable}_FILE" for _, _, variable in secret_variables()}
-    unknown = sorted(name for name in os.environ if name.startswith("TRADE_ENGINE_") and name not in known)
+    unknown = sorted(name for name in environment if name.startswith("TRADE_ENGINE_") and name not in known)
     if unknown:
         raise ConfigError("unknown settings in the environment:\n" + "\n".join(f"  {name}" for name in unknown))

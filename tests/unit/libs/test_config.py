@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ def test_defaults_file_and_environment_in_this_order(monkeypatch: pytest.MonkeyP
     assert load_settings().wallet.queue_max == 7
     monkeypatch.setenv("TRADE_ENGINE_WALLET_QUEUE_MAX", "8")
     assert (load_settings().wallet.queue_max, load_settings().wallet.batch_max) == (8, 6)
+
+
+def test_settings_of_another_process_are_read_without_touching_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others of this process's threads may be reading its environment."""
+    monkeypatch.setenv("TRADE_ENGINE_WALLET_QUEUE_MAX", "8")
+    before = dict(os.environ)
+    theirs = load_settings({"TRADE_ENGINE_WALLET_BATCH_MAX": "6", "TRADE_ENGINE_DATA_DIR": "/theirs"})
+    assert (theirs.wallet.queue_max, theirs.wallet.batch_max, str(theirs.data_dir)) == (20_000, 6, "/theirs")
+    assert dict(os.environ) == before
 
 
 def test_every_problem_is_listed_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
