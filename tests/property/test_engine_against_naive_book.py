@@ -90,24 +90,30 @@ def compare(commands: list[str], band_bps: int) -> None:
     for number, line in enumerate(commands):
         table.now_ns += 10**9
         due = [Tick()] if table.engine.is_due(table.now_ns) else []
+        shown = depth(table)
         for command in [*due, table.command(line)]:
             outcome = table.engine.apply(command, table.now_ns)
             naive.apply(command, table.now_ns)
             trades += [taker_first(trade) for trade in outcome.trades]
             check_versions(outcome)
         check_book(table)
+        assert table.book.changed or depth(table) == shown, "what is shown elsewhere is told"
+        table.book.changed = False
         if number % 7 == 0:  # a state that is stored and loaded goes on as if nothing had happened
             stored = json.dumps(dump(table.engine))
             table.engine = load(json.loads(stored))
             assert json.dumps(dump(table.engine)) == stored
     assert trades == naive.trades
-    book = table.engine.markets[SYMBOL.name].book
     for side in Side:
-        assert [(o.order_id, o.price, o.remaining, o.shown) for o in book.resting(side)] == naive.queue(side)
+        assert [(o.order_id, o.price, o.remaining, o.shown) for o in table.book.resting(side)] == naive.queue(side)
     for order_id, expected in naive.orders.items():
         order = table.engine.orders[order_id]
         assert (order.status.name, order.filled) == (expected.status, expected.filled)
     assert not table.engine.markets[SYMBOL.name].triggered
+
+
+def depth(table: Table) -> list[list[tuple[int, int]]]:
+    return [table.book.depth(side, 1000) for side in Side]
 
 
 def taker_first(trade: Trade) -> tuple[str, str, int, int]:
@@ -151,8 +157,11 @@ def check_book(table: Table) -> None:
             assert order.held == order.remaining
         elif order.type in {OrderType.LIMIT, OrderType.STOP_LIMIT} or not order.waiting:
             assert order.held == order.price * order.remaining // UNIT
+        elif order.stop_limit_price:
+            assert order.held == max(order.price, order.stop_limit_price) * order.remaining // UNIT
     assert live == sum(len(orders) for orders in market.open.values())
     assert market.stops.count == len(market.stops.waiting())
+    assert book.orders == sum(1 for side in Side for _ in book.resting(side))
 
 
 PROGRAM = """

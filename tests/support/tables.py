@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from libs.money import UNIT, format_units, parse_units
 from libs.orders import OrderType, PostOnly, SelfTrade, Side, TimeInForce
+from services.matcher.core.book import Book
 from services.matcher.core.commands import (
     AmendOrder,
     CancelAll,
@@ -58,6 +59,10 @@ class Table:
 
     def __post_init__(self) -> None:
         self.engine.apply(PutSymbol(self.symbol), self.now_ns)
+
+    @property
+    def book(self) -> Book:
+        return self.engine.markets[self.symbol.name].book
 
     def run(self, text: str) -> list[Outcome]:
         """One outcome per non-empty line."""
@@ -130,7 +135,7 @@ class Table:
 
     def left(self) -> list[str]:
         """The book: asks from the dearest down, then bids, each `SELL 101 4 alice#1`, priority within a level kept."""
-        book = self.engine.markets[self.symbol.name].book
+        book = self.book
         asks = book.resting(Side.SELL)
         lines = [f"SELL {format_units(o.price)} {format_units(o.remaining)} {self.names[o.order_id]}" for o in asks]
         bids = [

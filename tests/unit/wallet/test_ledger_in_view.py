@@ -105,6 +105,16 @@ def test_a_balance_may_become_as_large_as_there_is_and_no_larger(operation, fill
     assert ledger.changes == whole_view().changes
 
 
+@pytest.mark.parametrize(
+    ("buyer_fee", "seller_fee", "field"), [(10, 20, ""), (11, 20, "buyer_fee"), (10, 21, "seller_fee")]
+)
+def test_a_fee_takes_all_that_is_received_at_most(buyer_fee: int, seller_fee: int, field: str) -> None:
+    trade = SettleTrade(new_id(), ALICE, BOB, BUY, SELL, "BTC", "USDT", 10, 2 * 10**8, 20, buyer_fee, seller_fee)
+    outcome = whole_view().apply(trade, ID)
+    refused = (outcome.reason, outcome.field) if isinstance(outcome, Refused) else (Reason.NONE, "")
+    assert refused == (Reason.FEE_TOO_LARGE if field else Reason.NONE, field)
+
+
 def test_a_repeat_is_answered_while_the_first_is_being_written_and_after() -> None:
     ledger = whole_view()
     first = ledger.apply(OPERATIONS[0], ID)
