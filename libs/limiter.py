@@ -15,6 +15,8 @@ PATIENCE_S = 0.25
 ALONE_FOR_S = 2.0
 TAKEN_FOR_S = 1.0
 KNOWN_MAX = 100_000
+# A process takes this part of a second's worth at once: asking Redis costs more than placing an order.
+SHARES = 5
 
 AWAY = Counter("rate_limit_unavailable_total", "Limits that a process checked alone because Redis was away")
 
@@ -43,6 +45,7 @@ class SharedLimit:
 
     def change(self, *, per_s: int, burst: int) -> None:
         """Another limit from now on; who has used up the old one begins anew."""
+        self.per_s = per_s
         window_s = max(1, math.ceil(burst / per_s))
         self.item = limits.RateLimitItemPerSecond(per_s * window_s, window_s)
 
@@ -76,12 +79,11 @@ class SharedLimit:
 class SharedBudget:
     """A shared limit that is not asked every time: a process takes a few at once and lets them pass by itself.
 
-    Asking Redis costs more than placing an order. What is not used within a second is forgotten.
+    What is not used within a second is forgotten.
     """
 
-    def __init__(self, limit: SharedLimit, *, share: int) -> None:
+    def __init__(self, limit: SharedLimit) -> None:
         self.limit = limit
-        self._share = max(1, share)
         self._taken: dict[str, tuple[int, float, Standing]] = {}  # what is left of it, until when, and how it stood
 
     async def take(self, who: str, cost: int = 1) -> tuple[bool, Standing]:
@@ -91,7 +93,7 @@ class SharedBudget:
         if now >= until:
             left = 0
         if left < cost:
-            wanted = max(cost, self._share)
+            wanted = max(cost, self.limit.per_s // SHARES)
             admitted, standing = await self.limit.hit(who, cost=wanted)
             if not admitted and wanted > cost and standing.remaining >= cost:
                 wanted = cost

@@ -32,8 +32,6 @@ SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-# A share of the limit is counted at once: asking Redis costs more than answering from what is known.
-SHARES = 5
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -47,7 +45,7 @@ class RateLimit:
 
     def __init__(self, settings: Edge, redis_url: str) -> None:
         self._limit = SharedLimit("edge", per_s=settings.rate_per_s, burst=settings.rate_burst, redis_url=redis_url)
-        self._budget = SharedBudget(self._limit, share=settings.rate_per_s // SHARES)
+        self._budget = SharedBudget(self._limit)
 
     def change(self, settings: Edge) -> None:
         """Another limit from now on."""

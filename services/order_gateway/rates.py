@@ -3,14 +3,12 @@
 from libs.limiter import SharedBudget, SharedLimit
 from libs.reasons import Reason, Refused, RefusedError
 
-SHARES = 10
-
 
 class OrderRate:
     """The limit of every user. Services are trusted to have limits of their own."""
 
-    def __init__(self, limit: SharedLimit, *, per_s: int) -> None:
-        self._budget = SharedBudget(limit, share=per_s // SHARES)
+    def __init__(self, limit: SharedLimit) -> None:
+        self._budget = SharedBudget(limit)
 
     async def admit(self, user_id: str, orders: int = 1) -> None:
         """Let so many orders pass. Raises RefusedError(RATE_LIMITED)."""

@@ -11,7 +11,7 @@ import redis.asyncio as redis
 
 from cli.embedded import EmbeddedRedis
 from libs import limiter
-from libs.limiter import SharedLimit
+from libs.limiter import SHARES, SharedBudget, SharedLimit
 
 PER_S = 5
 
@@ -67,3 +67,13 @@ async def test_a_clock_that_is_set_back_locks_nobody_out(redis_server: EmbeddedR
             await client.pexpireat(key, await client.pexpiretime(key) + 7_200_000)
         assert (await limit.hit("ann", cost=PER_S))[0]
         assert not (await limit.hit("ann", cost=PER_S))[0], "it is a limit again"
+
+
+async def test_what_is_taken_at_once_follows_the_limit(redis_server: EmbeddedRedis) -> None:
+    limit = SharedLimit("tests", per_s=PER_S, burst=PER_S, redis_url=redis_server.url)
+    budget = SharedBudget(limit)
+    for per_s in (PER_S, 100 * PER_S):
+        limit.change(per_s=per_s, burst=per_s)
+        await budget.take(f"ann at {per_s}")
+        _, standing = await limit.hit(f"ann at {per_s}")
+        assert standing.remaining == per_s - per_s // SHARES - 1
