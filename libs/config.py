@@ -260,7 +260,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     _refuse_unknown_variables(environment)
     content = _read_file(environment)
     _put_in(content, _secrets_in_files(environment))
-    _put_in(content, {variable: environment[variable] for *_, variable in variables() if variable in environment})
+    _put_in(content, environment)
     if DATA_DIR_VARIABLE in environment:
         content["data_dir"] = environment[DATA_DIR_VARIABLE]
     try:
@@ -335,8 +335,7 @@ def _secrets_in_files(environment: Mapping[str, str]) -> dict[str, str]:
 def _put_in(content: dict[str, object], values: Mapping[str, str]) -> None:
     """Put values, by variable, where they belong. What is no section is left for the check to complain about."""
     for section, key, variable in variables():
-        settings = content.setdefault(section, {}) if variable in values else None
-        if isinstance(settings, dict):
+        if variable in values and isinstance(settings := content.setdefault(section, {}), dict):
             settings[key] = values[variable]
 
 
