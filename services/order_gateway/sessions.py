@@ -53,9 +53,8 @@ class Sessions:
         self._pool = pool
         self._flow = flow
         self._alive: dict[str, str] = {}
-        self._silent: dict[
-            str, tuple[datetime, float]
-        ] = {}  # others' sessions: alive until when, and since when we look
+        # Sessions of others that are over their time: until when they were alive, and since when we look at that.
+        self._silent: dict[str, tuple[datetime, float]] = {}
         self._left: list[tuple[str, Sequence[Awaitable[object]]]] = []
         self._wake = asyncio.Event()
 
