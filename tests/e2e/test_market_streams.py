@@ -160,7 +160,7 @@ async def test_a_market_is_halted_and_resumed_and_stays_so_over_a_restart(fresh_
     [
         ({"symbol": "ETHUSDT"}, "FIELD_NOT_ALLOWED field=symbol.symbol"),
         ({"base_asset": "BTC"}, "FIELD_NOT_ALLOWED field=symbol.symbol"),
-        ({"tick_size": "0"}, "AMOUNT_NOT_POSITIVE field=tick_size"),
+        ({"tick_size": "0"}, "AMOUNT_NOT_POSITIVE field=symbol.tick_size"),
         ({"tick_size": "0.00001", "lot_size": "0.00001"}, "AMOUNT_TOO_PRECISE field=symbol.tick_size"),
         ({"max_quantity": "0.00001"}, "AMOUNT_OUT_OF_RANGE field=symbol.max_quantity"),
         ({"maker_fee_bps": -1}, "AMOUNT_OUT_OF_RANGE field=symbol.maker_fee_bps"),

@@ -46,7 +46,7 @@ async def test_an_asset_and_a_market_are_added_and_halted(fresh_engine: Engine) 
     assert "GOLD" in json.loads((await command(engine, "assets", "list", "--json")).stdout)
     unfinished = await command(engine, "markets", "put", "GOLD/USDT", "--tick-size", "0.01")
     assert unfinished.returncode == 1
-    assert "FIELD_REQUIRED field=lot_size" in unfinished.stderr
+    assert "FIELD_REQUIRED field=symbol.lot_size" in unfinished.stderr
 
     added = await command(engine, "markets", "put", "GOLD/USDT", "--tick-size", "0.01", "--lot-size", "0.001", "--json")
     assert added.returncode == 0, added.stderr
