@@ -16,7 +16,7 @@ from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
-from libs.compiled import FOLDER, GROUP, ROOT, SOURCES, compiled_folder
+from libs.compiled import FOLDER, GROUP, ROOT, SOURCES, TAG, compiled_folder
 
 # What is compiled together calls itself directly, and not as if another library could take its functions' place.
 FLAGS = ["-fno-semantic-interposition", "-fvisibility=hidden"]
@@ -41,7 +41,8 @@ def compile_sources() -> Path:
         except (CCompilerError, subprocess.CalledProcessError):
             _build(modules, built, [*options, *FLAGS])
         target = compiled_folder()
-        shutil.rmtree(FOLDER, ignore_errors=True)
+        for old in FOLDER.glob(f"*-{TAG}"):
+            shutil.rmtree(old)
         shutil.copytree(built, target)
     return target
 

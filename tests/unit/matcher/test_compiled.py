@@ -34,7 +34,7 @@ def test_what_is_compiled_is_used_unless_python_is_asked_for() -> None:
         assert [file.suffix for file in files] == [suffix] * len(MODULES), done.stderr
 
 
-def test_what_was_compiled_from_other_sources_is_not_used(tmp_path: Path) -> None:
+def test_what_was_compiled_from_other_sources_or_for_another_python_is_not_used(tmp_path: Path) -> None:
     program = f"""
 import pathlib, libs.compiled
 root = pathlib.Path({str(tmp_path)!r})
@@ -44,6 +44,9 @@ for source in libs.compiled.SOURCES:
 before = libs.compiled.compiled_folder().name
 libs.compiled.ROOT = root
 assert libs.compiled.compiled_folder().name == before
+libs.compiled.TAG = "cpython-399"
+assert libs.compiled.compiled_folder().name != before
+libs.compiled.TAG = before.partition("-")[2]
 with (root / "libs/money.py").open("a") as file:
     file.write("# edited")
 path = ["here"]
