@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -13,6 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_e
 
 from libs.config import Tls
 from libs.db.pool import DatabaseAway, Pool
+from libs.lately import Lately
 from libs.reasons import PASSING, RefusedError, away
 from libs.rpc.client import Peer, open_channel
 from libs.rpc.errors import refused_from_call
@@ -35,8 +35,7 @@ class ShardLeader:
         self._peer = peer
         self._patience_s = patience_s
         self._address = ""
-        self._look: asyncio.Task[str] | None = None
-        self._looked_at = 0.0
+        self._owner = Lately(self._ask_owner, for_s=SEEN_FOR_S)
         self._is_away = False  # as its last call found, with all patience
         self._channel: grpc.aio.Channel | None = None
         self._stub: matcher_pb2_grpc.MatcherServiceAsyncStub | None = None
@@ -105,7 +104,7 @@ class ShardLeader:
         answer = asyncio.create_task(call)
         try:
             while not (await asyncio.wait({answer}, timeout=LOOK_AFTER_S))[0]:
-                if await self._owner() != self._address:
+                if await self._owner.see() != self._address:
                     raise _away("matcher")
             return answer.result()
         finally:
@@ -115,18 +114,9 @@ class ShardLeader:
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
             with contextlib.suppress(RefusedError):
-                if await self._owner() not in {"", address}:
+                if await self._owner.see() not in {"", address}:
                     call.cancel()
                     return
-
-    async def _owner(self) -> str:
-        """Who leads, as of SEEN_FOR_S ago at most: one look for all who ask. Raises RefusedError."""
-        now = time.monotonic()
-        if self._look is None or (self._look.done() and now >= self._looked_at + SEEN_FOR_S):
-            self._looked_at = now
-            self._look = asyncio.create_task(self._ask_owner())
-            self._look.add_done_callback(_take_note)
-        return await asyncio.shield(self._look)
 
     async def _ask_owner(self) -> str:
         try:
@@ -135,7 +125,7 @@ class ShardLeader:
             raise _away("postgresql") from error
 
     async def _find(self) -> None:
-        address = await self._owner()
+        address = await self._owner.see()
         if not address:
             raise _away("matcher")
         if address != self._address:
@@ -144,12 +134,6 @@ class ShardLeader:
             self._address = address
             self._channel = open_channel(address, self._tls)
             self._stub = matcher_pb2_grpc.MatcherServiceStub(self._channel)
-
-
-def _take_note(look: asyncio.Task[str]) -> None:
-    """Of an error that nobody waits for any more; else asyncio complains."""
-    if not look.cancelled():
-        look.exception()
 
 
 def _away(dependency: str) -> RefusedError:

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 from libs.addresses import holder_of
 from libs.config import Edge
 from libs.ids import new_id
+from libs.lately import Lately
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import admit
 from libs.rpc.server import REQUEST_ID
@@ -26,7 +27,7 @@ from libs.version import VERSION
 from services.edge.backends import GATEWAY, SERVICES, Backends, Origin
 from services.edge.cache import Answers
 from services.edge.feeds import Feeds
-from services.edge.health import Lately, Readiness
+from services.edge.health import LATELY_S, Readiness
 from services.edge.identity import SOCKET_TOKEN_LIFE_S, Identity, Signed
 from services.edge.middleware import Chain, Handler, json_response, raw_path, who
 from services.edge.pages import pages
@@ -169,7 +170,7 @@ def build_app(
     table = RouteTable(SERVICES)
     api = Api(table=table, backends=backends, streams=streams)
     doors = Doors(settings=settings, identity=identity, backends=backends)
-    parts_lately, metrics_lately = Lately(readiness.check), Lately(_metrics)
+    parts_lately, metrics_lately = Lately(readiness.check, for_s=LATELY_S), Lately(_metrics, for_s=LATELY_S)
 
     async def live(request: Request) -> Response:
         del request

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Generic, TypeVar
 
 import asyncpg
 import redis.asyncio
@@ -19,27 +18,8 @@ from services.edge.backends import SERVICES, Backends, says_serving
 
 LEADERS = "SELECT address FROM matcher.shards WHERE address <> ''"
 _TIMEOUT_S = 2.0
-_LATELY_S = 1.0
+LATELY_S = 1.0
 _AWAY = (*DatabaseAway, asyncpg.PostgresError, redis.exceptions.RedisError, AMQPError)
-
-Seen = TypeVar("Seen")
-
-
-class Lately(Generic[Seen]):
-    """What was seen within the last second, so that anybody may ask for it, as often as they like."""
-
-    def __init__(self, look: Callable[[], Awaitable[Seen]]) -> None:
-        self._look = look
-        self._looking = asyncio.Lock()
-        self._seen: tuple[float, Seen] | None = None
-
-    async def see(self) -> Seen:
-        """Look, or tell what was seen; who asks while somebody looks waits for that. Raises what looking raises."""
-        async with self._looking:
-            if self._seen is None or time.monotonic() - self._seen[0] > _LATELY_S:
-                seen = await self._look()
-                self._seen = time.monotonic(), seen
-            return self._seen[1]
 
 
 class Readiness:
