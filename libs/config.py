@@ -259,8 +259,8 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the file named by TRADE_ENGINE_CONFIG (if any) and the environment. Raises ConfigError."""
     _refuse_unknown_variables(environment)
     content = _read_file(environment)
-    _put_in(content, _secrets_in_files(environment))
-    _put_in(content, environment)
+    _override(content, _secrets_in_files(environment))
+    _override(content, environment)
     if DATA_DIR_VARIABLE in environment:
         content["data_dir"] = environment[DATA_DIR_VARIABLE]
     try:
@@ -332,7 +332,7 @@ def _secrets_in_files(environment: Mapping[str, str]) -> dict[str, str]:
     return secrets
 
 
-def _put_in(content: dict[str, object], values: Mapping[str, str]) -> None:
+def _override(content: dict[str, object], values: Mapping[str, str]) -> None:
     """Put values, by variable, where they belong. What is no section is left for the check to complain about."""
     for section, key, variable in variables():
         if variable in values and isinstance(settings := content.setdefault(section, {}), dict):

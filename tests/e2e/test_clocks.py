@@ -54,12 +54,8 @@ async def jumping(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Engine
         monkeypatch.setenv("TESTS_CLOCK", str(folder / "clock"))
         stack = Stack(folder, private_ports=True, log_dir=folder / "logs", settings_over=OVER)
         async with running(stack) as engine:
-            engine.service = caller(engine, "tests", "service")
+            engine.service = engine.as_caller("tests", "service", TOKEN_LIFE_S)
             yield engine, clock
-
-
-def caller(engine: Engine, subject: str, scopes: str = "read trade") -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {engine.token(subject, scopes, TOKEN_LIFE_S)}"),)
 
 
 async def refusal(call: Awaitable[object]) -> str:
@@ -85,7 +81,7 @@ async def trades_again(pair: Pair) -> None:
 async def place_many(engine: Engine, user: str, count: int = 50) -> None:
     for _ in range(count):
         request = order_from("BUY 1 @ 10", user_id=user, symbol="BTC/USDT", client_order_id=new_id())
-        await engine.gateway.PlaceOrder(request, metadata=caller(engine, user), timeout=20)
+        await engine.gateway.PlaceOrder(request, metadata=engine.as_caller(user, life_s=TOKEN_LIFE_S), timeout=20)
 
 
 async def test_whatever_a_clock_does_trading_goes_on(jumping: tuple[Engine, Clock]) -> None:

@@ -50,13 +50,13 @@ class Engine:
     def token(self, subject: str, scopes: str = "read trade", life_s: int = 3600) -> str:
         return mint_token(self.settings.auth, subject=subject, scopes=scopes, life_s=life_s)
 
-    def as_caller(self, subject: str, scopes: str = "read trade") -> tuple[tuple[str, str], ...]:
+    def as_caller(self, subject: str, scopes: str = "read trade", life_s: int = 3600) -> tuple[tuple[str, str], ...]:
         """Metadata of a caller."""
-        return tuple(self.bearer(subject, scopes).items())
+        return tuple(self.bearer(subject, scopes, life_s).items())
 
-    def bearer(self, subject: str, scopes: str = "read trade") -> dict[str, str]:
+    def bearer(self, subject: str, scopes: str = "read trade", life_s: int = 3600) -> dict[str, str]:
         """Headers of a caller by HTTP."""
-        return {"authorization": f"Bearer {self.token(subject, scopes)}"}
+        return {"authorization": f"Bearer {self.token(subject, scopes, life_s)}"}
 
     async def close(self) -> None:
         for channel in self._channels:
