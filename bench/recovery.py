@@ -122,7 +122,7 @@ async def measure(postgres: EmbeddedPostgres, commands: int) -> tuple[dict[str, 
         "with_snapshot_s": round(with_s, 2),
         "commands_after_snapshot": whole.sequence - middle.sequence,
         "snapshot_bytes": len(snapshot.state),
-        "live_orders": sum(len(orders) for market in whole.engine.markets.values() for orders in market.open.values()),
+        "live_orders": sum(owner.count for market in whole.engine.markets.values() for owner in market.open.values()),
     }
     return keys, raw
 

@@ -159,7 +159,7 @@ def check_book(table: Table) -> None:
             assert order.held == order.price * order.remaining // UNIT
         elif order.stop_limit_price:
             assert order.held == max(order.price, order.stop_limit_price) * order.remaining // UNIT
-    assert live == sum(len(orders) for orders in market.open.values())
+    assert live == sum(owner.count for owner in market.open.values())
     assert market.stops.count == len(market.stops.waiting())
     assert book.orders == sum(1 for side in Side for _ in book.resting(side))
 

@@ -1,81 +1,134 @@
 """One symbol's book: price-time priority, as ints only.
 
-A level's orders stand in a dict, which keeps insertion order: the first is the oldest, and any can be taken out at once.
-The prices of a ladder stand in a sorted list with the best at its end, so that taking the best level is a pop and a new
+The orders of a level stand in a queue: each knows its neighbours, so that any can be taken out at once and nothing is looked
+up. The prices of a side stand in a sorted list with the best at its end, so that taking the best level is a pop and a new
 order near the best moves little.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import islice
+from typing import Final
+
+from mypy_extensions import mypyc_attr
 
 from libs.orders import Side
 from services.matcher.core.choices import BUY
 from services.matcher.core.orders import Order
 
+NO_PRICE: Final = 0
 
+
+class Prices:
+    """Prices of one side, sorted. `best` is the highest, or the lowest; NO_PRICE where there is none."""
+
+    __slots__ = ("_best_is_highest", "_keys", "best")
+
+    def __init__(self, *, best_is_highest: bool) -> None:
+        self._best_is_highest = best_is_highest
+        self._keys: list[int] = []  # every price, or its negative: ascending, the best last
+        self.best = NO_PRICE
+
+    def add(self, price: int) -> None:
+        """Take in a price that is not there."""
+        key = price if self._best_is_highest else -price
+        if self._keys and key < self._keys[-1]:
+            insort(self._keys, key)
+        else:
+            self._keys.append(key)
+            self.best = price
+
+    def remove(self, price: int) -> None:
+        """Take out a price that is there."""
+        keys = self._keys
+        if price == self.best:
+            keys.pop()
+            self.best = abs(keys[-1]) if keys else NO_PRICE
+        else:
+            del keys[bisect_left(keys, price if self._best_is_highest else -price)]
+
+    def best_first(self) -> Iterator[int]:
+        """Every price, the best first."""
+        for key in reversed(self._keys):
+            yield abs(key)
+
+
+@mypyc_attr(acyclic=True)
 class Level:
-    """All orders at one price. `quantity` is what they show."""
+    """All orders at one price, from the first, which is the oldest. `quantity` is what they show."""
 
-    __slots__ = ("ladder", "orders", "price", "quantity")
+    __slots__ = ("first", "ladder", "last", "price", "quantity")
 
     def __init__(self, ladder: "Ladder", price: int) -> None:
         self.ladder = ladder
         self.price = price
         self.quantity = 0
-        self.orders: dict[str, Order] = {}
+        self.first: Order | None = None
+        self.last: Order | None = None
+
+    def append(self, order: Order) -> None:
+        """Put an order at the end of the queue."""
+        last = self.last
+        order.ahead = last
+        if last is None:
+            self.first = order
+        else:
+            last.behind = order
+        self.last = order
+
+    def take_out(self, order: Order) -> None:
+        """Take an order out of the queue."""
+        ahead, behind = order.ahead, order.behind
+        if ahead is None:
+            self.first = behind
+        else:
+            ahead.behind = behind
+            order.ahead = None
+        if behind is None:
+            self.last = ahead
+        else:
+            behind.ahead = ahead
+            order.behind = None
+
+    def queue(self) -> Iterator[Order]:
+        """Every order, the first first."""
+        order = self.first
+        while order is not None:
+            yield order
+            order = order.behind
 
 
 class Ladder:
-    """Levels by price. `best` is the one with the highest price, or the lowest; None where there is none."""
+    """The levels of one side. `best` is the one to trade with first; None where there is none."""
 
-    __slots__ = ("_best_is_highest", "_keys", "best", "levels")
+    __slots__ = ("_prices", "best", "levels")
 
     def __init__(self, *, best_is_highest: bool) -> None:
-        self._best_is_highest = best_is_highest
-        self._keys: list[int] = []  # of every level its price, or the price's negative: ascending, the best last
+        self._prices = Prices(best_is_highest=best_is_highest)
         self.levels: dict[int, Level] = {}  # by price
         self.best: Level | None = None
 
-    def add(self, order: Order, price: int) -> Level:
-        """Put an order at the end of a price's queue."""
+    def level_at(self, price: int) -> Level:
+        """The level of a price, a new one where there is none."""
         level = self.levels.get(price)
         if level is None:
             level = self.levels[price] = Level(self, price)
-            self._put(level)
-        level.orders[order.order_id] = order
+            self._prices.add(price)
+            if self._prices.best == price:
+                self.best = level
         return level
 
-    def remove(self, order: Order, level: Level) -> None:
-        """Take an order out, and its level if that was the last."""
-        del level.orders[order.order_id]
-        if not level.orders:
-            del self.levels[level.price]
-            self._drop(level)
+    def drop(self, level: Level) -> None:
+        """Leave out a level that is empty."""
+        del self.levels[level.price]
+        self._prices.remove(level.price)
+        if level is self.best:
+            self.best = self.levels[self._prices.best] if self.levels else None
 
     def best_first(self) -> Iterator[Level]:
         """Every level, the best first."""
-        for key in reversed(self._keys):
-            yield self.levels[abs(key)]
-
-    def _key(self, level: Level) -> int:
-        return level.price if self._best_is_highest else -level.price
-
-    def _put(self, level: Level) -> None:
-        key = self._key(level)
-        if self._keys and key < self._keys[-1]:
-            insort(self._keys, key)
-        else:
-            self._keys.append(key)
-            self.best = level
-
-    def _drop(self, level: Level) -> None:
-        keys = self._keys
-        if level is self.best:
-            keys.pop()
-            self.best = self.levels[abs(keys[-1])] if keys else None
-        else:
-            del keys[bisect_left(keys, self._key(level))]
+        for price in self._prices.best_first():
+            yield self.levels[price]
 
 
 class Book:
@@ -103,7 +156,8 @@ class Book:
 
     def add(self, order: Order) -> None:
         """Put an order at the end of its price's queue; an iceberg shows only a part."""
-        level = (self.bids if order.side is BUY else self.asks).add(order, order.price)
+        level = (self.bids if order.side is BUY else self.asks).level_at(order.price)
+        level.append(order)
         remaining, display = order.remaining, order.display
         order.shown = display if 0 < display < remaining else remaining
         level.quantity += order.shown
@@ -125,8 +179,8 @@ class Book:
         if order.remaining == 0:
             self._leave(order, level)
         else:
-            del level.orders[order.order_id]
-            level.orders[order.order_id] = order
+            level.take_out(order)
+            level.append(order)
             order.shown = min(order.display, order.remaining)
             level.quantity += order.shown
 
@@ -157,10 +211,12 @@ class Book:
 
     def resting(self, side: Side) -> list[Order]:
         """Every order of a side in priority order."""
-        return [order for level in self.side(side).best_first() for order in level.orders.values()]
+        return [order for level in self.side(side).best_first() for order in level.queue()]
 
     def _leave(self, order: Order, level: Level) -> None:
         order.level = None
         order.shown = 0
         self.orders -= 1
-        level.ladder.remove(order, level)
+        level.take_out(order)
+        if level.first is None:
+            level.ladder.drop(level)

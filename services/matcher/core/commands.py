@@ -1,6 +1,12 @@
-"""What goes into the engine. Prices, quantities and amounts are units of 10^-8, times nanoseconds since 1970 UTC."""
+"""What goes into the engine. Prices, quantities and amounts are units of 10^-8, times nanoseconds since 1970 UTC.
+
+Those that come all the time are made by a constructor of their own: compiled, it takes a sixth of what the one of
+`dataclass` does.
+"""
 
 from dataclasses import dataclass
+
+from mypy_extensions import mypyc_attr
 
 from libs.orders import OrderType, PostOnly, SelfTrade, Side, SymbolStatus, TimeInForce
 
@@ -25,7 +31,8 @@ class Symbol:
     status: SymbolStatus = SymbolStatus.ACTIVE
 
 
-@dataclass
+@mypyc_attr(acyclic=True)
+@dataclass(init=False)
 class NewOrder:
     """An order whose funds are reserved.
 
@@ -45,24 +52,55 @@ class NewOrder:
     price: int
     quantity: int
     reserved: int
-    stop_price: int = 0
-    stop_limit_price: int = 0
-    trail: int = 0
-    trail_bps: int = 0
-    display_quantity: int = 0  # of an iceberg: what the book shows of it at a time
-    post_only: PostOnly = PostOnly.OFF
-    self_trade: SelfTrade = SelfTrade.CANCEL_NEWEST
-    expires_at_ns: int = 0  # GTD only; a DAY order's is the next midnight UTC
-    session: str = ""  # cancelled with it
+    stop_price: int
+    stop_limit_price: int
+    trail: int
+    trail_bps: int
+    display_quantity: int  # of an iceberg: what the book shows of it at a time
+    post_only: PostOnly
+    self_trade: SelfTrade
+    expires_at_ns: int  # GTD only; a DAY order's is the next midnight UTC
+    session: str  # cancelled with it
+
+    def __init__(  # noqa: PLR0917 - a record
+        self, order_id: str, user_id: str, symbol: str, side: Side, type: OrderType,  # noqa: A002 - the field's name
+        time_in_force: TimeInForce, price: int, quantity: int, reserved: int, stop_price: int = 0, stop_limit_price: int = 0,
+        trail: int = 0, trail_bps: int = 0, display_quantity: int = 0, post_only: PostOnly = PostOnly.OFF,
+        self_trade: SelfTrade = SelfTrade.CANCEL_NEWEST, expires_at_ns: int = 0, session: str = "",
+    ) -> None:  # fmt: skip
+        self.order_id = order_id
+        self.user_id = user_id
+        self.symbol = symbol
+        self.side = side
+        self.type = type
+        self.time_in_force = time_in_force
+        self.price = price
+        self.quantity = quantity
+        self.reserved = reserved
+        self.stop_price = stop_price
+        self.stop_limit_price = stop_limit_price
+        self.trail = trail
+        self.trail_bps = trail_bps
+        self.display_quantity = display_quantity
+        self.post_only = post_only
+        self.self_trade = self_trade
+        self.expires_at_ns = expires_at_ns
+        self.session = session
 
 
-@dataclass
+@mypyc_attr(acyclic=True)
+@dataclass(init=False)
 class CancelOrder:
     """Take an order of this user out of the book."""
 
     order_id: str
     user_id: str
     symbol: str
+
+    def __init__(self, order_id: str, user_id: str, symbol: str) -> None:
+        self.order_id = order_id
+        self.user_id = user_id
+        self.symbol = symbol
 
 
 @dataclass
@@ -74,7 +112,8 @@ class CancelAll:
     session: str = ""
 
 
-@dataclass
+@mypyc_attr(acyclic=True)
+@dataclass(init=False)
 class AmendOrder:
     """Change an order's price, total quantity or stop price in one step; 0 (None) leaves it as it is.
 
@@ -87,11 +126,24 @@ class AmendOrder:
     order_id: str
     user_id: str
     symbol: str
-    price: int = 0
-    quantity: int | None = None
-    stop_price: int = 0
-    reserved_total: int = 0
-    only_less: bool = False
+    price: int
+    quantity: int | None
+    stop_price: int
+    reserved_total: int
+    only_less: bool
+
+    def __init__(  # noqa: PLR0917 - a record
+        self, order_id: str, user_id: str, symbol: str, price: int = 0, quantity: int | None = None, stop_price: int = 0,
+        reserved_total: int = 0, only_less: bool = False,
+    ) -> None:  # fmt: skip
+        self.order_id = order_id
+        self.user_id = user_id
+        self.symbol = symbol
+        self.price = price
+        self.quantity = quantity
+        self.stop_price = stop_price
+        self.reserved_total = reserved_total
+        self.only_less = only_less
 
 
 @dataclass

@@ -145,7 +145,7 @@ class Engine:
         else:
             market.settle_hold(order, OPEN)
             step.touch(order, OPEN, NO_REASON)
-            market.open.setdefault(order.user_id, {})[order.order_id] = order
+            market.remember_open(order)
         market.seen_price = 0  # it may be met already
 
     def _finish(self, order: Order, market: Market, step: Step, *, is_new: bool = False) -> Outcome:
@@ -206,10 +206,8 @@ class Engine:
             market for market in self.markets.values()
             if command.symbol in {"", market.symbol.name} and market.symbol.status is not MAINTENANCE
         ]  # fmt: skip
-        mine = [
-            order for market in markets for order in market.open.get(command.user_id, {}).values()
-            if command.session in {"", order.session}
-        ]  # fmt: skip
+        owners = [market.open[command.user_id] for market in markets if command.user_id in market.open]
+        mine = [order for owner in owners for order in owner.orders() if command.session in {"", order.session}]
         step = Step(at_ns)
         for order in mine[:CANCELLED_AT_ONCE_MAX]:
             self.markets[order.symbol].withdraw(order, CANCELLED, CANCELLED_BY_USER, step)
@@ -308,7 +306,7 @@ class Engine:
                 left -= 1
         for market in self.markets.values():
             if market.symbol.status is SymbolStatus.DELISTED:
-                gone = [order for orders in market.open.values() for order in orders.values()][:left]
+                gone = [order for owner in market.open.values() for order in owner.orders()][:left]
                 for order in gone:
                     market.withdraw(order, CANCELLED, Reason.SYMBOL_NOT_TRADING, step)
                 left -= len(gone)

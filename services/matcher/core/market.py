@@ -7,6 +7,8 @@ import zlib
 from collections import deque
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from libs.money import BPS, UNIT, fee_units, notional_units
 from libs.orders import SelfTrade, Status
 from libs.reasons import Reason
@@ -30,13 +32,14 @@ from services.matcher.core.choices import (
     lives,
 )
 from services.matcher.core.commands import Symbol
-from services.matcher.core.orders import Order, OrderState, Trade
+from services.matcher.core.orders import Order, OrderState, Owner, Trade
 from services.matcher.core.stops import StopBook
 
 _NS_PER_MS: Final = 1_000_000
 _SEQUENCE_BITS: Final = 42
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Step:
     """What one command has done so far."""
 
@@ -78,7 +81,7 @@ class Market:
         self.book = Book()
         self.stops = StopBook()
         self.triggered: deque[Order] = deque()  # met by the last price, not yet gone on
-        self.open: dict[str, dict[str, Order]] = {}  # live orders by user, oldest first
+        self.open: dict[str, Owner] = {}  # who has live orders, by user id
         self.trades = 0
         self.last_price = 0
         self.seen_price = 0  # the last price that stops were compared with
@@ -113,7 +116,7 @@ class Market:
         self.settle_hold(order, status)
         step.touch(order, status, reason)
         if lives(status):
-            self.open.setdefault(order.user_id, {})[order.order_id] = order
+            self.remember_open(order)
         else:
             self.forget_open(order)
 
@@ -135,13 +138,22 @@ class Market:
             order.releases += (order.held - needed,)
             order.held = needed
 
+    def remember_open(self, order: Order) -> None:
+        """Count an order among its user's live ones, if it is not yet."""
+        if order.owner is not None:
+            return
+        owner = self.open.get(order.user_id)
+        if owner is None:
+            owner = self.open[order.user_id] = Owner(order.user_id)
+        owner.add(order)
+
     def forget_open(self, order: Order) -> None:
         """Count an order among its user's live ones no longer."""
-        mine = self.open.get(order.user_id)
-        if mine is not None and order.order_id in mine:
-            del mine[order.order_id]
-            if not mine:
-                del self.open[order.user_id]
+        owner = order.owner
+        if owner is not None:
+            owner.remove(order)
+            if not owner.count:
+                del self.open[owner.user_id]
 
     def would_trade(self, order: Order) -> bool:
         """Whether the best opposite price is within an order's limit."""
@@ -158,7 +170,7 @@ class Market:
         for level in self.book.against(order.side).best_first():
             if limit and (level.price > limit if buying else level.price < limit):
                 return False
-            for maker in level.orders.values():
+            for maker in level.queue():
                 if maker.user_id == order.user_id:
                     if order.self_trade is SelfTrade.CANCEL_OLDEST:
                         continue
@@ -197,7 +209,8 @@ class Market:
             price = level.price
             if limit and (price > limit if buying else price < limit):
                 return MARKET_BAND if any_price else NO_REASON
-            maker = next(iter(level.orders.values()))
+            maker = level.first
+            assert maker is not None, "no level is empty"
             if maker.user_id == order.user_id:
                 if self._prevent_self_trade(order, maker, step, by_amount=by_amount):
                     return SELF_TRADE_PREVENTED

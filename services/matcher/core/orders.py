@@ -1,6 +1,13 @@
-"""What the engine keeps and tells: orders, trades, and what one command did."""
+"""What the engine keeps and tells: orders, trades, and what one command did.
+
+`acyclic` leaves objects out of garbage collection, which took a fifth of the core's time looking at a million orders. An
+order and its neighbours in a queue do refer to each other, but only while it is live: whoever takes it out cuts that. So
+the live orders of an engine that is dropped whole stay in memory; a process has one engine.
+"""
 
 from typing import TYPE_CHECKING
+
+from mypy_extensions import mypyc_attr
 
 from libs.orders import OrderType, PostOnly, SelfTrade, Side, TimeInForce
 from libs.reasons import Reason
@@ -11,6 +18,7 @@ if TYPE_CHECKING:
     from services.matcher.core.book import Level
 
 
+@mypyc_attr(acyclic=True)
 class Trade:
     """One match. `sequence` counts the trades of the symbol from 1 without gaps."""
 
@@ -39,6 +47,7 @@ class Trade:
         self.at_ns = at_ns
 
 
+@mypyc_attr(acyclic=True)
 class Order:
     """An order in the engine's memory, live or closed.
 
@@ -48,10 +57,10 @@ class Order:
     """
 
     __slots__ = (
-        "any_price", "display", "entry_fills", "expires_at_ns", "filled", "held", "level", "notional", "order_id", "peak",
-        "post_only", "price", "quantity", "reason", "releases", "remaining", "reserved_total", "self_trade", "session",
-        "shown", "side", "status", "stop_level", "stop_limit_price", "stop_price", "symbol", "time_in_force", "trail",
-        "trail_bps", "type", "updated_ns", "user_id", "version", "waiting",
+        "ahead", "any_price", "behind", "display", "entry_fills", "expires_at_ns", "filled", "held", "level", "newer",
+        "notional", "older", "order_id", "owner", "peak", "post_only", "price", "quantity", "reason", "releases",
+        "remaining", "reserved_total", "self_trade", "session", "shown", "side", "status", "stop_limit_price", "stop_price",
+        "symbol", "time_in_force", "trail", "trail_bps", "type", "updated_ns", "user_id", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, command: NewOrder, symbol: str) -> None:
@@ -87,8 +96,62 @@ class Order:
         self.releases: tuple[int, ...] = ()
         self.entry_fills: tuple[Trade, ...] = ()
         self.updated_ns = 0
-        self.level: Level | None = None  # where it rests
-        self.stop_level: Level | None = None  # where it waits
+        self.level: Level | None = None  # where it rests, between these two
+        self.ahead: Order | None = None
+        self.behind: Order | None = None
+        self.owner: Owner | None = None  # whose live order it is, between these two
+        self.older: Order | None = None
+        self.newer: Order | None = None
+
+
+@mypyc_attr(acyclic=True)
+class Owner:
+    """A user's live orders in one market, from the oldest on."""
+
+    __slots__ = ("count", "newest", "oldest", "user_id")
+
+    def __init__(self, user_id: str) -> None:
+        self.user_id = user_id
+        self.count = 0
+        self.oldest: Order | None = None
+        self.newest: Order | None = None
+
+    def add(self, order: Order) -> None:
+        """Take in an order, as the newest."""
+        newest = self.newest
+        order.owner = self
+        order.older = newest
+        if newest is None:
+            self.oldest = order
+        else:
+            newest.newer = order
+        self.newest = order
+        self.count += 1
+
+    def remove(self, order: Order) -> None:
+        """Take out an order."""
+        older, newer = order.older, order.newer
+        order.owner = None
+        if older is None:
+            self.oldest = newer
+        else:
+            older.newer = newer
+            order.older = None
+        if newer is None:
+            self.newest = older
+        else:
+            newer.older = older
+            order.newer = None
+        self.count -= 1
+
+    def orders(self) -> list[Order]:
+        """All of them, oldest first."""
+        orders: list[Order] = []
+        order = self.oldest
+        while order is not None:
+            orders.append(order)
+            order = order.newer
+        return orders
 
 
 def never_seen(command: Tombstone) -> Order:
@@ -99,6 +162,7 @@ def never_seen(command: Tombstone) -> Order:
     )
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class OrderState:
     """An order as it is after one command."""
 
@@ -125,6 +189,7 @@ class OrderState:
         self.waiting = order.waiting
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Outcome:
     """What one command did.
 

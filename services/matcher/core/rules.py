@@ -17,7 +17,9 @@ from services.matcher.core.stops import TRAILING_MAX
 ORDERS_PER_BOOK_MAX: Final = 2_000_000
 
 
-def broken_by_order(command: NewOrder, market: Market, *, horizon_ms: int, at_ns: int) -> Reason:
+def broken_by_order(  # noqa: C901 - a list of rules
+    command: NewOrder, market: Market, *, horizon_ms: int, at_ns: int
+) -> Reason:
     """The first rule that a new order breaks; NONE where it breaks none."""
     symbol = market.symbol
     if horizon_ms and id_ms(command.order_id) <= horizon_ms:
@@ -35,8 +37,10 @@ def broken_by_order(command: NewOrder, market: Market, *, horizon_ms: int, at_ns
         return Reason.BOOK_FULL
     if command.type is TRAILING_STOP and len(market.stops.trailing) >= TRAILING_MAX:
         return Reason.BOOK_FULL
-    if symbol.max_open_orders and len(market.open.get(command.user_id, ())) >= symbol.max_open_orders:
-        return Reason.TOO_MANY_OPEN_ORDERS
+    if symbol.max_open_orders:
+        owner = market.open.get(command.user_id)
+        if owner is not None and owner.count >= symbol.max_open_orders:
+            return Reason.TOO_MANY_OPEN_ORDERS
     if (command.type is LIMIT or command.type is OCO) and is_outside_band(command.price, market.last_price, symbol):
         return Reason.PRICE_OUTSIDE_BAND
     return Reason.RESERVATION_EXHAUSTED if command.reserved < _least_reserved(command) else NO_REASON

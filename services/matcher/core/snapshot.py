@@ -59,7 +59,9 @@ def state_hash(engine: Engine) -> str:
 
 
 def _dump_market(market: Market) -> list[Any]:
-    open_by_user = [[user_id, list(orders)] for user_id, orders in sorted(market.open.items())]
+    open_by_user = [
+        [user_id, [order.order_id for order in owner.orders()]] for user_id, owner in sorted(market.open.items())
+    ]
     return [
         _dump_symbol(market.symbol), market.trades, market.last_price, market.seen_price,
         [_dump_order(order) for side in Side for order in market.book.resting(side)],
@@ -88,9 +90,9 @@ def _load_market(engine: Engine, stored: list[Any]) -> Market:
         market.stops.add(order, 0)
         order.stop_price = stop_price
     market.triggered = deque([_load_order(engine, plain) for plain in triggered])
-    market.open = {
-        user_id: {order_id: engine.orders[order_id] for order_id in order_ids} for user_id, order_ids in open_by_user
-    }
+    for _, order_ids in open_by_user:
+        for order_id in order_ids:
+            market.remember_open(engine.orders[order_id])
     return market
 
 

@@ -8,11 +8,37 @@ price down, trailing stops; within each the oldest first.
 from typing import Final
 
 from libs.money import BPS
-from services.matcher.core.book import Ladder
+from services.matcher.core.book import Prices
 from services.matcher.core.choices import BUY, SELL, TRAILING_STOP
 from services.matcher.core.orders import Order
 
 TRAILING_MAX: Final = 1000  # all of them are looked at whenever the last price moves
+
+
+class StopLadder:
+    """Orders of one side by their stop price; those of one price in a dict, which keeps the order in which they came."""
+
+    __slots__ = ("levels", "prices")
+
+    def __init__(self, *, best_is_highest: bool) -> None:
+        self.prices = Prices(best_is_highest=best_is_highest)  # the best is met first
+        self.levels: dict[int, dict[str, Order]] = {}
+
+    def add(self, order: Order) -> None:
+        """Let an order wait behind those of its price."""
+        level = self.levels.get(order.stop_price)
+        if level is None:
+            level = self.levels[order.stop_price] = {}
+            self.prices.add(order.stop_price)
+        level[order.order_id] = order
+
+    def remove(self, order: Order) -> None:
+        """Take an order out."""
+        level = self.levels[order.stop_price]
+        del level[order.order_id]
+        if not level:
+            del self.levels[order.stop_price]
+            self.prices.remove(order.stop_price)
 
 
 class StopBook:
@@ -21,8 +47,8 @@ class StopBook:
     __slots__ = ("_buys", "_sells", "count", "trailing")
 
     def __init__(self) -> None:
-        self._buys = Ladder(best_is_highest=False)
-        self._sells = Ladder(best_is_highest=True)
+        self._buys = StopLadder(best_is_highest=False)
+        self._sells = StopLadder(best_is_highest=True)
         self.trailing: dict[str, Order] = {}
         self.count = 0
 
@@ -32,8 +58,7 @@ class StopBook:
             self.trailing[order.order_id] = order
             _trail(order, order.peak or last_price)
         else:
-            ladder = self._buys if order.side is BUY else self._sells
-            order.stop_level = ladder.add(order, order.stop_price)
+            self._ladder(order).add(order)
         order.waiting = True
         self.count += 1
 
@@ -42,10 +67,8 @@ class StopBook:
         if order.type is TRAILING_STOP:
             del self.trailing[order.order_id]
         else:
-            level = order.stop_level
-            assert level is not None, "only waiting orders are removed"
-            level.ladder.remove(order, level)
-            order.stop_level = None
+            assert order.waiting, "only waiting orders are removed"
+            self._ladder(order).remove(order)
         order.waiting = False
         self.count -= 1
 
@@ -53,13 +76,11 @@ class StopBook:
         """Take out every order that this price meets, in the fixed order."""
         met: list[Order] = []
         for ladder, reached in ((self._buys, 1), (self._sells, -1)):
-            level = ladder.best
-            while level is not None and (last_price - level.price) * reached >= 0:
-                orders = list(level.orders.values())
+            while ladder.levels and (last_price - ladder.prices.best) * reached >= 0:
+                orders = list(ladder.levels[ladder.prices.best].values())
                 for order in orders:
                     self.remove(order)
                 met += orders
-                level = ladder.best
         for order in list(self.trailing.values()):
             if order.stop_price and (last_price - order.stop_price) * (1 if order.side is BUY else -1) >= 0:
                 self.remove(order)
@@ -73,10 +94,13 @@ class StopBook:
         laddered = [
             order
             for ladder in (self._buys, self._sells)
-            for level in ladder.best_first()
-            for order in level.orders.values()
+            for price in ladder.prices.best_first()
+            for order in ladder.levels[price].values()
         ]
         return laddered + list(self.trailing.values())
+
+    def _ladder(self, order: Order) -> StopLadder:
+        return self._buys if order.side is BUY else self._sells
 
 
 def _trail(order: Order, last_price: int) -> None:
