@@ -9,6 +9,8 @@ from libs.money import UNIT, format_units, parse_units
 from libs.orders import OrderType, SelfTrade, Side, TimeInForce
 from services.matcher.core.commands import AmendOrder, CancelOrder, Command, NewOrder, PutSymbol, Symbol
 from services.matcher.core.engine import Engine
+from services.matcher.core.fingerprint import fingerprint
+from services.matcher.core.parsing import new_order
 from services.matcher.core.snapshot import dump, load
 
 SYMBOL = Symbol("BTC/USDT", "BTC", "USDT", UNIT // 100, UNIT // 1000, UNIT // 1000, 10**6 * UNIT, 0, 10, 20, 500)
@@ -86,8 +88,15 @@ def main() -> None:
         flow.fill_up()
         for command in flow.commands(20_000):
             outcome = flow.engine.apply(command, NOW_NS)
+            fingerprint([outcome])
             for state in outcome.updates:
                 parse_units(format_units(state.price), field="price")
+            if isinstance(command, NewOrder):
+                new_order(
+                    command.order_id, command.user_id, command.symbol, command.side, command.type, command.time_in_force,
+                    format_units(command.price), format_units(command.quantity), format_units(command.reserved), "", "", "",
+                    0, "", 0, command.self_trade, 0, "",
+                )  # fmt: skip
         load(dump(flow.engine))
 
 

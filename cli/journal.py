@@ -122,7 +122,7 @@ async def _verify(shard: int, *, quiet: bool) -> tuple[State, int]:
                     raise JournalBrokenError(f"the snapshot after command {state.sequence} is of another state")
                 right += expected is not None
 
-            state = await recover(found, from_snapshot=False, on_progress=check)
+            state = await recover(found, from_snapshot=False, retelling=True, on_progress=check)
         if state.sequence < total:
             raise JournalBrokenError(f"the journal ends at {state.sequence}, the shard at {total}")
         return state, right

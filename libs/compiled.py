@@ -15,13 +15,20 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "gen" / "compiled"
 GROUP = "libs.compiled"
 TAG = EXTENSION_SUFFIXES[0].split(".")[1]  # such as cpython-311-x86_64-linux-gnu
-SOURCES = (
-    "libs/money.py",
-    *(
-        f"services/matcher/core/{name}.py"
-        for name in ("book", "choices", "commands", "engine", "market", "orders", "rules", "snapshot", "stops")
-    ),
+_CORE = (
+    "book",
+    "choices",
+    "commands",
+    "engine",
+    "fingerprint",
+    "market",
+    "orders",
+    "parsing",
+    "rules",
+    "snapshot",
+    "stops",
 )
+SOURCES = ("libs/money.py", *(f"services/matcher/core/{name}.py" for name in _CORE))
 
 
 def compiled_folder() -> Path:

@@ -1,6 +1,7 @@
 """A shard's state at a point of its journal: from the newest snapshot before it, and the commits after that.
 
-Every commit must give the events that were recorded, every snapshot the state whose hash it names; else nobody serves.
+Every commit must do what it did then (by its fingerprint), every snapshot give the state whose hash it names; else nobody
+serves. Told again, or verified, every commit must give the very bytes of its events.
 """
 
 import hashlib
@@ -14,10 +15,11 @@ from libs.bus.interface import Message
 from libs.runtime import loading_for_good
 from services.matcher.core.commands import Command, PutSymbol, Symbol
 from services.matcher.core.engine import Engine
+from services.matcher.core.fingerprint import fingerprint
 from services.matcher.core.orders import Outcome
 from services.matcher.core.snapshot import dump, load, text_of
 from services.matcher.journal import Journal, JournalRow, Snapshot
-from services.matcher.wire import command_from, event_messages
+from services.matcher.wire import event_messages, recorded_command
 
 
 class JournalBrokenError(Exception):
@@ -64,23 +66,46 @@ class State:
             self.symbols[command.symbol.name] = command.symbol
         return outcome
 
-    def replay(self, row: JournalRow, *, until: int | None = None) -> list[Message]:
-        """Do one commit again, or its commands up to `until`; what it told, or nothing if it is cut short.
+    def replay(self, row: JournalRow, *, until: int | None = None) -> None:
+        """Do one commit again, or its commands up to `until`. Raises JournalBrokenError."""
+        batch = self._batch_of(row)
+        if until is not None and until < row.last_sequence:
+            for command in batch.commands[: until - self.sequence]:
+                self.apply(recorded_command(command))
+            self.sequence = until
+            return
+        outcomes = self._do(batch)
+        if not batch.HasField("fingerprint"):  # of an earlier version
+            self._tell(row, outcomes)
+            return
+        if fingerprint(outcomes) != batch.fingerprint:
+            raise JournalBrokenError(f"commands {row.first_sequence} to {row.last_sequence} did something else")
+        self.sequence, self.event_hash = row.last_sequence, row.event_hash
 
-        Raises JournalBrokenError.
-        """
+    def retell(self, row: JournalRow) -> list[Message]:
+        """Do one commit again; what it told, byte for byte. Raises JournalBrokenError."""
+        return self._tell(row, self._do(self._batch_of(row)))
+
+    def _batch_of(self, row: JournalRow) -> command_pb2.JournalBatch:
         batch = command_pb2.JournalBatch.FromString(row.batch)
         if row.first_sequence != self.sequence + 1:
             raise JournalBrokenError(f"commands {self.sequence + 1} to {row.first_sequence - 1} are missing")
         if len(batch.commands) != row.last_sequence - self.sequence:
             raise JournalBrokenError(f"commands {row.first_sequence} to {row.last_sequence} are {len(batch.commands)}")
         self.at_ns = batch.at_ns
-        if until is not None and until < row.last_sequence:
-            for command in batch.commands[: until - self.sequence]:
-                self.apply(command_from(command))
-            self.sequence = until
-            return []
-        outcomes = [self.apply(command_from(command)) for command in batch.commands]
+        return batch
+
+    def _do(self, batch: command_pb2.JournalBatch) -> list[Outcome]:
+        apply, at_ns = self.engine.apply, self.at_ns
+        outcomes = []
+        for message in batch.commands:
+            command = recorded_command(message)
+            outcomes.append(apply(command, at_ns))
+            if isinstance(command, PutSymbol):
+                self.symbols[command.symbol.name] = command.symbol
+        return outcomes
+
+    def _tell(self, row: JournalRow, outcomes: Sequence[Outcome]) -> list[Message]:
         self.sequence = row.last_sequence
         events = event_messages(self.shard, self.sequence, outcomes, self.symbols)
         self.chain_events([message.body for message in events])
@@ -102,15 +127,22 @@ async def recover(
     *,
     until: int | None = None,
     from_snapshot: bool = True,
+    retelling: bool = False,
     on_progress: Callable[[State], None] = lambda _: None,
 ) -> State:
-    """The state after the command `until`, or after the last one. Raises JournalBrokenError."""
+    """The state after the command `until`, or after the last one. Raises JournalBrokenError.
+
+    `retelling` makes the events of every commit again, and compares their bytes.
+    """
     snapshot = await journal.newest_snapshot(until) if from_snapshot else None
     state = State.of_snapshot(journal.shard, snapshot) if snapshot is not None else State(journal.shard)
     if until is not None and state.sequence >= until:
         return state
     async for row in journal.replay(state.sequence):
-        state.replay(row, until=until)
+        if retelling:
+            state.retell(row)
+        else:
+            state.replay(row, until=until)
         on_progress(state)
         if until is not None and state.sequence >= until:
             break

@@ -62,7 +62,7 @@ async def retell(journal: Journal, symbol: str, first: int, last: int) -> AsyncI
     """
     state = await _state_before(journal, symbol, first)
     async for row in journal.replay(state.sequence):
-        for message in state.replay(row):
+        for message in state.retell(row):
             if message.exchange != TRADE_EVENTS:
                 continue
             events = trade_pb2.TradeEvents.FromString(message.body)

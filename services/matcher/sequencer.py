@@ -18,6 +18,7 @@ from libs.tape import TradeHub
 from libs.tracing import traced
 from services.matcher.core.commands import Symbol
 from services.matcher.core.engine import Engine
+from services.matcher.core.fingerprint import fingerprint
 from services.matcher.core.orders import Outcome, Trade
 from services.matcher.journal import Journal, Lease, LeaseLostError
 from services.matcher.recovery import JournalBrokenError, State, recover
@@ -115,6 +116,7 @@ class Sequencer:
         started = time.perf_counter()
         answers: list[Outcome | RefusedError] = []
         journaled: list[command_pb2.Command] = []
+        outcomes: list[Outcome] = []  # of what is journaled
         for message in messages:
             try:
                 if message.HasField("ask"):
@@ -125,9 +127,9 @@ class Sequencer:
                 answers.append(error)
                 continue
             journaled.append(message)
-            answers.append(self._state.apply(command))
+            outcomes.append(self._state.apply(command))
+            answers.append(outcomes[-1])
         MATCHING_SECONDS.observe(time.perf_counter() - started)
-        outcomes = [answer for answer in answers if isinstance(answer, Outcome)]
         if journaled:
             with traced("matcher.commit", lambda: _order_ids(journaled)):
                 await self._write(journaled, outcomes)
@@ -137,7 +139,9 @@ class Sequencer:
 
     async def _write(self, journaled: list[command_pb2.Command], outcomes: list[Outcome]) -> None:
         first, last = self.sequence + 1, self.sequence + len(journaled)
-        batch = command_pb2.JournalBatch(first_sequence=first, at_ns=self._state.at_ns, commands=journaled)
+        batch = command_pb2.JournalBatch(
+            first_sequence=first, at_ns=self._state.at_ns, commands=journaled, fingerprint=fingerprint(outcomes)
+        )
         events = event_messages(self._journal.shard, last, outcomes, self.symbols)
         self._state.sequence = last
         self._state.chain_events([message.body for message in events])

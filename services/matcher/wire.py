@@ -13,37 +13,20 @@ from libs.ids import parse_asset, parse_id, parse_text
 from libs.money import BPS, UNIT, format_units, parse_optional, parse_positive, parse_units
 from libs.orders import SymbolStatus
 from libs.reasons import Reason, Refused, RefusedError
-from services.matcher.core.choices import (
-    BUY,
-    FOK,
-    GTD,
-    IOC,
-    LIMIT,
-    MARKET,
-    NOT_POST_ONLY,
-    OCO,
-    POST_ONLY,
-    SELF_TRADES,
-    SIDES,
-    STOP,
-    STOP_LIMIT,
-    TIMES,
-    TRAILING_STOP,
-    TYPES,
-)
+from services.matcher.core.choices import BUY
 from services.matcher.core.commands import (
     AmendOrder,
     AskOrder,
     CancelAll,
     CancelOrder,
     Command,
-    NewOrder,
     PutSymbol,
     Symbol,
     Tick,
     Tombstone,
 )
 from services.matcher.core.orders import OrderState, Outcome, Trade
+from services.matcher.core.parsing import new_order
 
 TRADE_MESSAGE = trade_pb2.TradeEvents.DESCRIPTOR.full_name
 ORDER_MESSAGE = order_pb2.OrderEvents.DESCRIPTOR.full_name
@@ -53,19 +36,43 @@ def command_from(message: command_pb2.Command) -> Command:
     """A command as the core knows it. Raises RefusedError where it is malformed."""
     match message.WhichOneof("command"):
         case "new_order":
-            return _new_order(message.new_order)
+            _named(message.new_order)
+            parse_text(message.new_order.session, field="session", required=False)
         case "cancel":
-            return CancelOrder(*_named(message.cancel))
+            _named(message.cancel)
+        case "amend":
+            _named(message.amend)
+        case "tombstone":
+            _named(message.tombstone)
+        case "cancel_all":
+            parse_id(message.cancel_all.user_id, field="user_id")
+            parse_text(message.cancel_all.session, field="session", required=False)
+    return recorded_command(message)
+
+
+def recorded_command(message: command_pb2.Command) -> Command:
+    """As `command_from`, of a command that was journaled: its ids and texts are not looked at again."""
+    match message.WhichOneof("command"):
+        case "new_order":
+            new = message.new_order
+            return new_order(
+                new.order_id, new.user_id, new.symbol, new.side, new.type, new.time_in_force, new.price, new.quantity,
+                new.reserved, new.stop_price, new.stop_limit_price, new.trail, new.trail_bps, new.display_quantity,
+                new.post_only, new.self_trade, new.expires_at_ns, new.session,
+            )  # fmt: skip
+        case "cancel":
+            cancel = message.cancel
+            return CancelOrder(cancel.order_id, cancel.user_id, cancel.symbol)
         case "amend":
             return _amend(message.amend)
         case "cancel_all":
-            user_id = parse_id(message.cancel_all.user_id, field="user_id")
-            session = parse_text(message.cancel_all.session, field="session", required=False)
-            return CancelAll(user_id, message.cancel_all.symbol, session)
+            everything = message.cancel_all
+            return CancelAll(everything.user_id, everything.symbol, everything.session)
         case "tick":
             return Tick()
         case "tombstone":
-            return Tombstone(*_named(message.tombstone))
+            tombstone = message.tombstone
+            return Tombstone(tombstone.order_id, tombstone.user_id, tombstone.symbol)
         case "put_symbol":
             return PutSymbol(symbol_from(message.put_symbol.symbol))
         case _:
@@ -243,89 +250,26 @@ def put_trade(message: trade_pb2.Trade, trade: Trade) -> None:
     message.executed_at_ns = trade.at_ns
 
 
-def _new_order(message: command_pb2.NewOrder) -> NewOrder:
-    try:
-        side, kind = SIDES[message.side], TYPES[message.type]
-        time_in_force, self_trade = TIMES[message.time_in_force], SELF_TRADES[message.self_trade or 1]
-        post_only = POST_ONLY[message.post_only]
-    except KeyError as error:
-        raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="side, type or time_in_force")) from error
-    by_amount = kind is MARKET and side is BUY
-    priced = kind is LIMIT or kind is STOP_LIMIT or kind is OCO
-    stops = kind is STOP or kind is STOP_LIMIT or kind is OCO
-    order = NewOrder(
-        order_id=parse_id(message.order_id, field="order_id"),
-        user_id=parse_id(message.user_id, field="user_id"),
-        symbol=message.symbol,
-        side=side,
-        type=kind,
-        time_in_force=time_in_force,
-        price=parse_positive(message.price, field="price") if priced else _none(message.price, field="price"),
-        quantity=(parse_optional if by_amount else parse_positive)(message.quantity, field="quantity"),
-        reserved=parse_positive(message.reserved, field="reserved"),
-        stop_price=(
-            parse_positive(message.stop_price, field="stop_price")
-            if stops
-            else _none(message.stop_price, field="stop_price")
-        ),
-        stop_limit_price=parse_optional(message.stop_limit_price, field="stop_limit_price"),
-        trail=parse_optional(message.trail, field="trail"),
-        trail_bps=message.trail_bps,
-        display_quantity=parse_optional(message.display_quantity, field="display_quantity"),
-        post_only=post_only,
-        self_trade=self_trade,
-        expires_at_ns=message.expires_at_ns,
-        session=parse_text(message.session, field="session", required=False),
-    )
-    _check_shape(order)
-    return order
-
-
-def _check_shape(order: NewOrder) -> None:
-    """Which fields go together; the first that does not is the answer."""
-    rests = order.type is LIMIT or order.type is STOP_LIMIT or order.type is OCO
-    at_once = order.time_in_force is IOC or order.time_in_force is FOK
-    wrong = ""
-    if order.stop_limit_price and order.type is not OCO:
-        wrong = "stop_limit_price"
-    elif (order.type is TRAILING_STOP) != bool(order.trail or order.trail_bps):
-        wrong = "trail"
-    elif not 0 <= order.trail_bps < BPS or (order.trail and order.trail_bps):
-        wrong = "trail_bps"
-    elif order.display_quantity and (at_once or not rests):
-        wrong = "display_quantity"
-    elif order.post_only is not NOT_POST_ONLY and (at_once or order.type not in {LIMIT, OCO}):
-        wrong = "post_only"
-    elif (at_once and order.type is OCO) or (order.time_in_force is FOK and order.quantity == 0):
-        wrong = "time_in_force"
-    elif bool(order.expires_at_ns) != (order.time_in_force is GTD) or order.expires_at_ns < 0:
-        wrong = "expires_at_ns"
-    if wrong:
-        raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field=wrong, rule=f"not with {order.type.name}"))
-
-
 def _amend(message: command_pb2.AmendOrder) -> AmendOrder:
-    order_id, user_id, symbol = _named(message)
+    price, quantity, stop_price = message.price, message.quantity, message.stop_price
     return AmendOrder(
-        order_id,
-        user_id,
-        symbol,
-        price=parse_positive(message.price, field="price") if message.price else 0,
-        quantity=parse_units(message.quantity, field="quantity") if message.quantity else None,
-        stop_price=parse_positive(message.stop_price, field="stop_price") if message.stop_price else 0,
-        reserved_total=parse_optional(message.reserved_total, field="reserved_total"),
-        only_less=message.only_less,
+        message.order_id,
+        message.user_id,
+        message.symbol,
+        parse_positive(price, field="price") if price else 0,
+        parse_units(quantity, field="quantity") if quantity else None,
+        parse_positive(stop_price, field="stop_price") if stop_price else 0,
+        parse_optional(message.reserved_total, field="reserved_total"),
+        message.only_less,
     )
-
-
-def _none(text: str, *, field: str) -> int:
-    if text:
-        raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field=field, rule="not with this type"))
-    return 0
 
 
 def _named(
-    message: command_pb2.CancelOrder | command_pb2.AmendOrder | command_pb2.Tombstone | command_pb2.AskOrder,
+    message: command_pb2.NewOrder
+    | command_pb2.CancelOrder
+    | command_pb2.AmendOrder
+    | command_pb2.Tombstone
+    | command_pb2.AskOrder,
 ) -> tuple[str, str, str]:
     return (
         parse_id(message.order_id, field="order_id"),

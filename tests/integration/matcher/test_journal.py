@@ -121,7 +121,6 @@ async def test_a_lease_from_before_the_clock_was_set_back_is_none(pool) -> None:
     ("damage", "says"),
     [
         ("DELETE FROM matcher.journal WHERE first_sequence = 11", "are missing"),
-        ("UPDATE matcher.journal SET event_hash = 'x' WHERE first_sequence = 11", "other events"),
         ("DELETE FROM matcher.journal WHERE first_sequence = 12", "the journal ends at"),
     ],
 )
@@ -132,6 +131,39 @@ async def test_a_damaged_journal_is_not_served(pool, damage: str, says: str) -> 
     await pool.execute(damage)
     with pytest.raises(JournalBrokenError, match=says):
         await Leader(pool, "next").lead()
+
+
+async def test_a_commit_that_does_something_else_than_it_did_is_not_served(pool) -> None:
+    leader = await Leader(pool, "leader").lead()
+    await leader.place("ann#1")
+    await leader.place("bob#1")
+    stored = await pool.fetchval("SELECT batch FROM matcher.journal WHERE first_sequence = 11")
+    batch = command_pb2.JournalBatch.FromString(stored)
+    batch.commands[0].new_order.quantity = "0.5"
+    await pool.execute("UPDATE matcher.journal SET batch = $1 WHERE first_sequence = 11", batch.SerializeToString())
+    with pytest.raises(JournalBrokenError, match="11 to 11 did something else"):
+        await Leader(pool, "next").lead()
+
+
+async def test_events_that_are_not_those_that_were_told_are_found_by_retelling(pool) -> None:
+    leader = await Leader(pool, "leader").lead()
+    await leader.place("ann#1")
+    await leader.place("bob#1")
+    told = await recover(leader.journal, from_snapshot=False, retelling=True)
+    assert told.event_hash == (await recover(leader.journal)).event_hash
+    await pool.execute("UPDATE matcher.journal SET event_hash = 'x' WHERE first_sequence = 11")
+    with pytest.raises(JournalBrokenError, match="11 to 11 gave other events"):
+        await recover(leader.journal, from_snapshot=False, retelling=True)
+
+
+async def test_a_question_beside_commands_is_no_part_of_the_journal(pool) -> None:
+    leader = await Leader(pool, "leader").lead()
+    unknown = command_pb2.AskOrder(order_id=order_id("nobody"), user_id=uid("ann"), symbol="BTC/USDT")
+    answers = await leader.sequencer.commit(
+        [command_pb2.Command(ask=unknown), new_order("ann#1", side=1, price="100"), command_pb2.Command(ask=unknown)]
+    )
+    assert [bool(answer.refusal) for answer in answers] == [True, False, True]
+    assert state_hash((await recover(leader.journal)).engine) == state_hash(leader.engine)
 
 
 async def test_a_malformed_command_is_answered_and_not_journaled(pool) -> None:
