@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from libs.reasons import Reason, Refused, RefusedError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 NANOSECONDS_END = 2**63
 _NANOS_END = 10**9
 _SECONDS_END = NANOSECONDS_END // _NANOS_END
@@ -27,3 +28,10 @@ def parse_time(time: Timestamp, *, field: str) -> datetime:
 def time_at(ns: int) -> datetime:
     """A datetime in UTC, to the microsecond, of nanoseconds since 1970."""
     return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def put_time(message: Timestamp, at: datetime) -> None:
+    """Put a time into a message; `FromDatetime` takes twenty times as long."""
+    seconds, micros = divmod((at - _EPOCH) // _MICROSECOND, 10**6)
+    message.seconds = seconds
+    message.nanos = micros * 1000

@@ -102,16 +102,16 @@ class EmbeddedConsumer:
             yield beginning()
         while True:
             woken.clear()
-            found = False
+            more = False
             for shard, position in positions.items():
                 rows = await connection.fetch(SELECT_OUTBOX, shard, position, self._queue.exchange, max_messages)
                 if rows:
-                    found = True
                     batch = _Rows(self, shard, rows)
                     yield batch.as_batch()
                     if batch.acknowledged:
                         positions[shard] = batch.last
-            if not found:
+                    more |= len(rows) == max_messages or not batch.acknowledged
+            if not more:  # what has come meanwhile has woken us again
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_S):
                         await woken.wait()

@@ -2,19 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc.aio
 import structlog
 from exchange.matcher.v1 import matcher_pb2_grpc
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from libs.config import Tls
 from libs.db.pool import DatabaseAway, Pool
 from libs.lately import Lately
+from libs.patience import patiently
 from libs.reasons import PASSING, RefusedError, away
-from libs.rpc.client import Peer, open_channel
+from libs.rpc.client import WAIT, Peer, open_channel
 from libs.rpc.errors import refused_from_call
 
 SELECT_OWNER = "SELECT address FROM matcher.shards WHERE shard = $1"
@@ -46,18 +46,20 @@ class ShardLeader:
         Raises RefusedError; a passing fault after `patience_s`, with the outcome unknown. A shard that is away has used up
         its patience until it answers again: it would keep waiting who also has business with others.
         """
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_is_passing),
-            stop=stop_after_delay(0 if self._is_away else self._patience_s),
-            wait=wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05),
-            reraise=True,
-        )
+        tried = False
+
+        async def ask() -> Any:
+            nonlocal tried
+            again, tried = tried, True
+            if again or self._stub is None or self._is_away:
+                await self._find()
+            call = self._peer.begin(getattr(self._stub, method), request)
+            with self._while_it_leads(call):
+                return await call
+
         try:
-            async for attempt in retrying:
-                with attempt:
-                    if attempt.retry_state.attempt_number > 1 or self._stub is None or self._is_away:
-                        await self._find()
-                    answer = await self._while_it_leads(self._peer.call(getattr(self._stub, method), request))
+            patience_s = 0 if self._is_away else self._patience_s
+            answer = await patiently(ask, is_passing=_is_passing, patience_s=patience_s, wait=WAIT)
         except RefusedError as error:
             self._is_away = _is_passing(error)
             raise
@@ -78,45 +80,49 @@ class ShardLeader:
     async def follow(self, method: str, request: object) -> AsyncIterator[Any]:
         """The responses of an endless server stream, while this leader leads. Raises RefusedError when it breaks off."""
         await self._find()
-        address = self._address
         call = getattr(self._stub, method)(request, metadata=self._peer.metadata())
-        watching = asyncio.create_task(self._cancel_when_moved(call, address))
-        try:
+        with self._while_it_leads(call):
             async for response in call:
                 yield response
-        except grpc.aio.AioRpcError as error:
-            raise refused_from_call(error, dependency="matcher") from error
-        except asyncio.CancelledError:
-            if not watching.done():
-                raise
-            raise _away("matcher") from None
-        finally:
-            watching.cancel()
-            call.cancel()
 
     async def close(self) -> None:
         """Close the channel."""
         if self._channel is not None:
             await self._channel.close()
 
-    async def _while_it_leads(self, call: Coroutine[Any, Any, Any]) -> Any:
-        """A leader that is paused or cut off answers nothing: once another leads, there is nothing to wait for."""
-        answer = asyncio.create_task(call)
+    @contextlib.contextmanager
+    def _while_it_leads(self, call: Any) -> Iterator[None]:
+        """Around waiting for a call: a leader that is paused or cut off answers nothing, so it ends once another leads.
+
+        Raises RefusedError then, and where the call fails.
+        """
+        loop, address = asyncio.get_running_loop(), self._address
+        watching: list[asyncio.Task[None]] = []
+        timer = loop.call_later(
+            LOOK_AFTER_S, lambda: watching.append(loop.create_task(self._cancel_when_moved(call, address)))
+        )
         try:
-            while not (await asyncio.wait({answer}, timeout=LOOK_AFTER_S))[0]:
-                if await self._owner.see() != self._address:
-                    raise _away("matcher")
-            return answer.result()
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise refused_from_call(error, dependency="matcher") from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise _away("matcher") from None  # the call was cancelled, not we: another leads
         finally:
-            answer.cancel()
+            timer.cancel()
+            for task in watching:
+                task.cancel()
+            call.cancel()
 
     async def _cancel_when_moved(self, call: Any, address: str) -> None:
         while True:
-            await asyncio.sleep(LOOK_AFTER_S)
             with contextlib.suppress(RefusedError):
                 if await self._owner.see() not in {"", address}:
                     call.cancel()
                     return
+            await asyncio.sleep(LOOK_AFTER_S)
 
     async def _ask_owner(self) -> str:
         try:

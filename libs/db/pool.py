@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 import asyncpg
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import wait_fixed
 
+from libs import patience
 from libs.config import Database
 from libs.db.arrays import expect_lists
 from libs.money import format_units, own_units
@@ -26,6 +27,7 @@ DatabaseAway = (
     asyncpg.InternalClientError,  # a connection that broke at a moment which asyncpg had not foreseen
 )
 START_PATIENCE_S = 30.0
+_WAIT = wait_fixed(0.3)
 # Every statement of the services finds its rows by key. Statistics lag behind tables that grow by thousands of rows a
 # second, and a plan that was made for a small table is kept: without this it goes on scanning a table that has grown.
 KEYED_PLANS = {
@@ -76,13 +78,12 @@ async def open_pool(settings: Database, *, service: str) -> Pool:
 
 async def patiently(work: Callable[[], Awaitable[T]], *, patience_s: float) -> T:
     """What `work` returns; done again while the database is away. Raises what asyncpg raised when patience is over."""
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(DatabaseAway), stop=stop_after_delay(patience_s), wait=wait_fixed(0.3),
-        reraise=True,
-    ):  # fmt: skip
-        with attempt:
-            return await work()
-    raise AssertionError("tenacity returns or raises")
+    return await patience.patiently(work, is_passing=is_away, patience_s=patience_s, wait=_WAIT)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database is away, or cannot do its work for now."""
+    return isinstance(error, DatabaseAway)
 
 
 async def prepare_connection(connection: Any) -> None:

@@ -5,14 +5,17 @@ from typing import Any
 
 import grpc.aio
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import wait_exponential_jitter
 
 from libs.config import Circuit, Tls
 from libs.ids import new_id
+from libs.patience import patiently
 from libs.rpc.breaker import Breaker, is_passing
 from libs.rpc.errors import refused_from_call
 from libs.rpc.server import MESSAGE_MAX_BYTES, REQUEST_ID
 from libs.rpc.tls import Certificates
+
+WAIT = wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05)
 
 
 def open_channel(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
@@ -51,7 +54,7 @@ class Peer:
     async def call(self, method: Callable[..., Any], request: Any) -> Any:
         """The response; tried once. Raises RefusedError."""
         try:
-            return await method(request, timeout=self._timeout_s, metadata=self.metadata())
+            return await self.begin(method, request)
         except grpc.aio.AioRpcError as error:
             raise refused_from_call(error, dependency=self._name) from error
 
@@ -61,20 +64,17 @@ class Peer:
         Only for requests with an idempotency key. A call whose patience ends is one failure to the circuit breaker.
         Raises RefusedError.
         """
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(is_passing),
-            stop=stop_after_delay(self._patience_s),
-            wait=wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05),
-            reraise=True,
-        )
         try:
             async with self._breaker.call():
-                async for attempt in retrying:
-                    with attempt:
-                        return await method(request, timeout=self._timeout_s, metadata=self.metadata())
+                return await patiently(
+                    lambda: self.begin(method, request), is_passing=is_passing, patience_s=self._patience_s, wait=WAIT
+                )
         except grpc.aio.AioRpcError as error:
             raise refused_from_call(error, dependency=self._name) from error
-        raise AssertionError("tenacity returns or raises")
+
+    def begin(self, method: Callable[..., Any], request: Any) -> Any:
+        """The call, under way; awaiting it raises AioRpcError where it fails."""
+        return method(request, timeout=self._timeout_s, metadata=self.metadata())
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call."""

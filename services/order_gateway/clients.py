@@ -42,15 +42,16 @@ class MatcherClient:
         So are those of a symbol that no shard has told yet: another shard would take a tombstone for its word.
         Raises RefusedError where symbols are not known yet and no shard tells them.
         """
-        if any(_symbol_of(command) not in self._shards.shard_of for command in commands):
+        symbols = [_symbol_of(command) for command in commands]
+        if not self._shards.shard_of.keys() >= set(symbols):
             self._asked_at = _NEVER
             await self._look()
         places: dict[ShardLeader, list[int]] = {}
         results: list[Result | None] = [None] * len(commands)
-        for place, command in enumerate(commands):
-            leader = self._shards.shard_of.get(_symbol_of(command))
+        for place, symbol in enumerate(symbols):
+            leader = self._shards.shard_of.get(symbol)
             if leader is None:
-                results[place] = self._shards.unknown(_symbol_of(command))
+                results[place] = self._shards.unknown(symbol)
             else:
                 places.setdefault(leader, []).append(place)
         answers = await asyncio.gather(

@@ -8,16 +8,18 @@ caller waits, by the caller's own repeat, or in the end by the resolver.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
+import prometheus_client
 import structlog
 from exchange.common.v1 import order_pb2
 from exchange.events.v1 import order_pb2 as order_events_pb2
 from exchange.matcher.v1 import command_pb2
 from exchange.wallet.v1 import operation_pb2
-from prometheus_client import Counter, Histogram
 
 from libs.clients.wallet import WalletClient
 from libs.db.pool import DatabaseAway, patiently
@@ -45,12 +47,36 @@ BATCHES_IN_FLIGHT = 2
 BESIDE_FROM_ITEMS = 100
 
 log = structlog.get_logger()
-RELEASES_REFUSED = Counter("releases_refused_total", "Releases that the wallet refused: always a fault of ours")
-STEP_SECONDS = Histogram(
+RELEASES_REFUSED = prometheus_client.Counter(
+    "releases_refused_total", "Releases that the wallet refused: always a fault of ours"
+)
+STEP_SECONDS = prometheus_client.Histogram(
     "gateway_step_duration_seconds", "One step of one batch", ["step"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5),
 )  # fmt: skip
-PLACED = Counter("orders_placed_total", "Orders recorded", ["symbol", "type", "side"])
+PLACED = prometheus_client.Counter("orders_placed_total", "Orders recorded", ["symbol", "type", "side"])
+
+
+T = TypeVar("T")
+
+
+class Step:
+    """One step of the way: taken by one batch at a time, in the order in which the batches came to it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = f"gateway.{name}"
+        self._seconds = STEP_SECONDS.labels(name)
+        self._turn = asyncio.Lock()  # is taken in the order in which it was asked for
+
+    async def take(self, work: Batch, do: Callable[[], Awaitable[T]]) -> T:
+        """What `do` returns, or raises, once it is this batch's turn."""
+        async with self._turn:
+            started = time.perf_counter()
+            try:
+                with traced(self._name, work.order_ids):
+                    return await do()
+            finally:
+                self._seconds.observe(time.perf_counter() - started)
 
 
 class Intake:
@@ -66,8 +92,8 @@ class Intake:
         self._released: dict[str, int] = {}
         self._under_way: dict[Batch, set[str]] = {}  # the orders that are recorded
         self._finished = asyncio.Event()
-        # An asyncio lock is taken in the order in which it was asked for.
-        self._recording, self._reserving, self._submitting, self._finishing = (asyncio.Lock() for _ in range(4))
+        self._recording, self._reserving = Step("record"), Step("reserve")
+        self._submitting, self._finishing = Step("submit"), Step("finish")
 
     def released(self, order_id: str) -> int:
         """How many releases of an order this process has carried to the wallet."""
@@ -83,16 +109,11 @@ class Intake:
         work = Batch(items)
         self._under_way[work] = set()
         try:
-            async with self._step("record", self._recording, work):
-                await self._patiently(lambda: self._record(work))
-                await self._patiently(lambda: self._look_up(work))
+            await self._recording.take(work, lambda: self._patiently(lambda: self._record(work)))
             self._under_way[work].update(work.order_ids())
-            async with self._step("reserve", self._reserving, work):
-                await self._reserve(work)
-            async with self._step("submit", self._submitting, work):
-                updates = await self._submit(work)
-            async with self._step("finish", self._finishing, work):
-                await self.record_updates(updates)
+            await self._reserving.take(work, lambda: self._reserve(work))
+            updates = await self._submitting.take(work, lambda: self._submit(work))
+            await self._finishing.take(work, lambda: self.record_updates(updates))
             work.trace()
         except DatabaseAway as error:
             log.warning("database away", error=f"{type(error).__name__}: {error}")
@@ -106,19 +127,19 @@ class Intake:
         assert None not in work.answers, "every item is answered"
         return [answer for answer in work.answers if answer is not None]
 
-    @contextlib.asynccontextmanager
-    async def _step(self, name: str, turn: asyncio.Lock, work: Batch) -> AsyncIterator[None]:
-        """One step of one batch, in its turn."""
-        async with turn:
-            with STEP_SECONDS.labels(name).time(), traced(f"gateway.{name}", work.order_ids):
-                yield
-
     async def _patiently(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do a step again while the database is away, so that what waits behind this batch does not overtake it."""
         await patiently(step, patience_s=self._patience_s)
 
     async def _record(self, work: Batch) -> None:
-        """Step 1: every new order becomes a row before anything else happens. A repeat finds the row of the first."""
+        """Step 1: every new order becomes a row before anything else happens. A repeat finds the row of the first.
+
+        Then the orders that cancels and amends name are looked for.
+        """
+        await self._insert(work)
+        await self._look_up(work)
+
+    async def _insert(self, work: Batch) -> None:
         leaders: dict[tuple[str, str], int] = {}
         for number in work.open(Place):
             order = work.placed(number)
@@ -135,12 +156,14 @@ class Intake:
             order = work.placed(number)
             if order.order_id in inserted:
                 work.orders[number] = order
-                request = order.request
-                PLACED.labels(request.symbol, request.type.name, request.side.name).inc()
             else:
                 work.answers[number] = self._repeat(order, before[key])
                 work.orders[number] = replace(before[key], session=order.session)
             self._remember(key, before.get(key, order))
+        requests = [order.request for order in wanted if order.order_id in inserted]
+        counts = Counter((request.symbol, request.type, request.side) for request in requests)
+        for (symbol, kind, side), count in counts.items():
+            PLACED.labels(symbol, kind.name, side.name).inc(count)
 
     def _follow(self, work: Batch, number: int, leader: int) -> None:
         field = difference(work.placed(number).request, work.placed(leader).request)

@@ -84,9 +84,10 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
             except RefusedError as error:
                 answers.append(error.refused)
         placed = iter(await self._intake.submit(items) if items else ())
-        return order_requests_pb2.PlaceOrdersResponse(
-            results=[_place_result(next(placed) if answer is None else answer) for answer in answers]
-        )
+        response = order_requests_pb2.PlaceOrdersResponse()
+        for answer in answers:
+            _put_result(response.results.add(), next(placed) if answer is None else answer)
+        return response
 
     async def CancelOrder(
         self, request: order_requests_pb2.CancelOrderRequest, context: Any
@@ -231,8 +232,11 @@ def _done(answer: Answer) -> Done:
     return answer
 
 
-def _place_result(answer: Answer) -> order_requests_pb2.PlaceOrdersResponse.Result:
+def _put_result(result: order_requests_pb2.PlaceOrdersResponse.Result, answer: Answer) -> None:
+    """Put one answer into an empty result: made apart, it would be copied twice."""
     if isinstance(answer, Refused):
-        return order_requests_pb2.PlaceOrdersResponse.Result(error=status_of(answer))
-    response = order_requests_pb2.PlaceOrderResponse(order=answer.order, fills=answer.fills)
-    return order_requests_pb2.PlaceOrdersResponse.Result(response=response)
+        result.error.CopyFrom(status_of(answer))
+        return
+    result.response.order.CopyFrom(answer.order)
+    if answer.fills:
+        result.response.fills.extend(answer.fills)

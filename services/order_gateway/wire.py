@@ -12,7 +12,7 @@ from libs.ids import parse_id, parse_text
 from libs.money import format_units, parse_optional, parse_positive, parse_units
 from libs.orders import OrderType, PostOnly, SelfTrade, Side, Status, TimeInForce, symbol_name
 from libs.reasons import Reason, Refused, RefusedError
-from libs.times import parse_time_ns, time_at
+from libs.times import parse_time_ns, put_time, time_at
 from services.order_gateway.core.admission import PLAIN, Filters, OrderRequest, Terms
 from services.order_gateway.core.records import Amendment, Intent, OrderRow
 from services.order_gateway.store import StateChange
@@ -21,6 +21,8 @@ _SIDES = {1: Side.BUY, 2: Side.SELL}
 _TYPES = {item.value: item for item in OrderType}
 _TIMES = {item.value: item for item in TimeInForce}
 _POST_ONLY = {item.value: item for item in PostOnly}
+_STATUSES = {item.value: item for item in Status}
+_REASONS = {item.value: item for item in Reason}
 _SELF_TRADE = {0: SelfTrade.CANCEL_NEWEST, **{item.value: item for item in SelfTrade}}
 
 
@@ -53,6 +55,11 @@ def order_request(message: order_requests_pb2.PlaceOrderRequest) -> tuple[str, O
 
 def _terms(message: order_requests_pb2.PlaceOrderRequest) -> Terms:
     """What only some kinds of order have."""
+    if not (
+        message.stop_price or message.stop_limit_price or message.trail or message.trail_bps or message.display_quantity
+        or message.post_only or message.self_trade or message.HasField("expires_at")
+    ):  # fmt: skip
+        return PLAIN
     if message.post_only not in _POST_ONLY:
         raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="post_only", rule="one of POST_ONLY_..."))
     if message.self_trade not in _SELF_TRADE:
@@ -148,22 +155,25 @@ def filters_from(symbol: symbol_pb2.Symbol) -> Filters:
 def new_order_command(order: OrderRow) -> command_pb2.Command:
     """An order as the matcher wants it."""
     request = order.request
-    new_order = command_pb2.NewOrder(
-        order_id=order.order_id,
-        user_id=order.user_id,
-        symbol=request.symbol,
-        side=request.side.value,  # type: ignore[arg-type]  # twins, kept equal by a test
-        type=request.type.value,  # type: ignore[arg-type]  # twins, kept equal by a test
-        time_in_force=request.time_in_force.value,  # type: ignore[arg-type]  # twins, kept equal by a test
-        price=format_units(request.price) if request.price else "",
-        quantity=format_units(request.quantity) if request.quantity else "",
-        reserved=format_units(order.reservation.amount),
-        session=order.session,
-    )
+    command = command_pb2.Command()
+    new_order = command.new_order
+    new_order.order_id = order.order_id
+    new_order.user_id = order.user_id
+    new_order.symbol = request.symbol
+    new_order.side = request.side  # type: ignore[assignment]  # twins, kept equal by a test
+    new_order.type = request.type  # type: ignore[assignment]  # twins, kept equal by a test
+    new_order.time_in_force = request.time_in_force  # type: ignore[assignment]  # twins, kept equal by a test
+    if request.price:
+        new_order.price = format_units(request.price)
+    if request.quantity:
+        new_order.quantity = format_units(request.quantity)
+    new_order.reserved = format_units(order.reservation.amount)
+    if order.session:
+        new_order.session = order.session
     if request.terms is not PLAIN:
         _put_terms(new_order, request.terms)
         new_order.expires_at_ns = request.terms.expires_at_ns
-    return command_pb2.Command(new_order=new_order)
+    return command
 
 
 def _put_terms(message: command_pb2.NewOrder | order_pb2.Order, terms: Terms) -> None:
@@ -171,8 +181,8 @@ def _put_terms(message: command_pb2.NewOrder | order_pb2.Order, terms: Terms) ->
         if getattr(terms, field):
             setattr(message, field, format_units(getattr(terms, field)))
     message.trail_bps = terms.trail_bps
-    message.post_only = terms.post_only.value  # type: ignore[assignment]  # twins, kept equal by a test
-    message.self_trade = terms.self_trade.value  # type: ignore[assignment]  # twins, kept equal by a test
+    message.post_only = terms.post_only  # type: ignore[assignment]  # twins, kept equal by a test
+    message.self_trade = terms.self_trade  # type: ignore[assignment]  # twins, kept equal by a test
 
 
 def reserve_request(order: OrderRow) -> operation_pb2.ReserveRequest:
@@ -218,8 +228,8 @@ def change_from(update: order_events_pb2.OrderUpdate) -> StateChange:
     """What an update changes in the record, once its releases are with the wallet."""
     return StateChange(
         order_id=update.order_id,
-        status=Status(update.status),
-        reason=Reason(update.reason),
+        status=_STATUSES[update.status],
+        reason=_REASONS[update.reason],
         open_quantity=parse_optional(update.quantity, field="quantity"),
         filled_quantity=parse_units(update.filled_quantity, field="filled_quantity"),
         filled_notional=parse_units(update.filled_notional, field="filled_notional"),
@@ -240,16 +250,16 @@ def apply_update(order: OrderRow, update: order_events_pb2.OrderUpdate | None) -
         user_id=order.user_id,
         client_order_id=order.client_order_id,
         symbol=request.symbol,
-        side=request.side.value,  # type: ignore[arg-type]  # twins, kept equal by a test
-        type=request.type.value,  # type: ignore[arg-type]  # twins, kept equal by a test
-        time_in_force=request.time_in_force.value,  # type: ignore[arg-type]  # twins, kept equal by a test
+        side=request.side,  # type: ignore[arg-type]  # twins, kept equal by a test
+        type=request.type,  # type: ignore[arg-type]  # twins, kept equal by a test
+        time_in_force=request.time_in_force,  # type: ignore[arg-type]  # twins, kept equal by a test
         quote_amount=format_units(request.quote_amount) if request.quote_amount else "",
     )
     if request.terms is not PLAIN:
         _put_terms(message, request.terms)
         if request.terms.expires_at_ns:
             message.expires_at.FromNanoseconds(request.terms.expires_at_ns)
-    message.created_at.FromDatetime(order.created_at)
+    put_time(message.created_at, order.created_at)
     if update is None or update.version <= order.version:
         message.price = format_units(order.open_price) if order.open_price else ""
         message.waiting = order.waiting
@@ -258,10 +268,10 @@ def apply_update(order: OrderRow, update: order_events_pb2.OrderUpdate | None) -
         message.quantity = format_units(order.open_quantity) if request.quantity else ""
         message.filled_quantity = format_units(order.filled_quantity)
         message.filled_notional = format_units(order.filled_notional)
-        message.status = order.status.value  # type: ignore[assignment]  # twins, kept equal by a test
-        message.reason = order.reason.value  # type: ignore[assignment]  # twins, kept equal by a test
+        message.status = order.status  # type: ignore[assignment]  # twins, kept equal by a test
+        message.reason = order.reason  # type: ignore[assignment]  # twins, kept equal by a test
         message.version = order.version
-        message.updated_at.FromDatetime(order.updated_at)
+        put_time(message.updated_at, order.updated_at)
         return message
     message.price = update.price
     message.waiting = update.waiting

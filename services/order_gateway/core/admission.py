@@ -43,9 +43,12 @@ class Terms:
 PLAIN = Terms()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OrderRequest:
-    """An order as it was asked for; 0 means not given. Two requests with one client id are the same if this is."""
+    """An order as it was asked for; 0 means not given. Two requests with one client id are the same if this is.
+
+    Nobody changes one; but frozen, making it would take three times as long.
+    """
 
     symbol: str
     side: Side

