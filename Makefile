@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py $(shell find protos -n
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(COMPILED): $(STAMP) cli/compiling.py libs/compiled.py libs/money.py $(wildcard services/matcher/core/*.py)
+$(COMPILED): $(STAMP) cli/compiling.py libs/compiled.py libs/money.py $(wildcard services/*/core/*.py)
 	$(BIN)/python -m cli.compiling
 	@touch $@
 

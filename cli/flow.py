@@ -12,6 +12,9 @@ from services.matcher.core.engine import Engine
 from services.matcher.core.fingerprint import fingerprint
 from services.matcher.core.parsing import new_order
 from services.matcher.core.snapshot import dump, load
+from services.wallet.core.books import Balance
+from services.wallet.core.ledger import Ledger
+from services.wallet.core.operations import FEES_ACCOUNT, Release, Reserve, SettleTrade, contents_of
 
 SYMBOL = Symbol("BTC/USDT", "BTC", "USDT", UNIT // 100, UNIT // 1000, UNIT // 1000, 10**6 * UNIT, 0, 10, 20, 500)
 TICK = SYMBOL.tick
@@ -81,7 +84,7 @@ class Flow:
 
 
 def main() -> None:
-    """Put some tens of thousands of messages through the core."""
+    """Put some tens of thousands of messages through the cores."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     for seed, drift in enumerate((0.2, 0.9, 1.0)):
         flow = Flow(seed, spread_ticks=150, drift_per_order=drift, live_target=3_000)
@@ -98,6 +101,30 @@ def main() -> None:
                     0, "", 0, command.self_trade, 0, "",
                 )  # fmt: skip
         load(dump(flow.engine))
+    book_trades()
+
+
+def book_trades() -> None:
+    """Hold money for pairs of orders, settle their trades, and free what is left."""
+    accounts = [*USERS, FEES_ACCOUNT]
+    balances = {(account, asset): Balance(10**15, 0, 1) for account in accounts for asset in ("BTC", "USDT")}
+    ledger = Ledger(balances, {}, {})
+    for number in range(5_000):
+        buyer, seller = USERS[number % 499], USERS[number % 499 + 1]
+        bid, ask = new_id(), new_id()
+        operations = (
+            Reserve(buyer, "USDT", 3 * UNIT, bid),
+            Reserve(seller, "BTC", UNIT // 50, ask),
+            SettleTrade(
+                new_id(), buyer, seller, bid, ask, "BTC", "USDT", UNIT // 50, 100 * UNIT, 2 * UNIT, 4_000, 200_000
+            ),
+            Release(buyer, "USDT", None, bid, f"{bid}/close"),
+        )
+        for operation in operations:
+            ledger.apply(operation, new_id()[:-1] + "0")
+            contents_of(operation)
+        if number % 50 == 0:
+            ledger.take_changes().entries.columns()
 
 
 if __name__ == "__main__":

@@ -15,20 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "gen" / "compiled"
 GROUP = "libs.compiled"
 TAG = EXTENSION_SUFFIXES[0].split(".")[1]  # such as cpython-311-x86_64-linux-gnu
-_CORE = (
-    "book",
-    "choices",
-    "commands",
-    "engine",
-    "fingerprint",
-    "market",
-    "orders",
-    "parsing",
-    "rules",
-    "snapshot",
-    "stops",
+_MATCHER = "book choices commands engine fingerprint market orders parsing rules snapshot stops"
+_WALLET = "books ledger operations"
+SOURCES = (
+    "libs/money.py",
+    *(f"services/matcher/core/{name}.py" for name in _MATCHER.split()),
+    *(f"services/wallet/core/{name}.py" for name in _WALLET.split()),
 )
-SOURCES = ("libs/money.py", *(f"services/matcher/core/{name}.py" for name in _CORE))
 
 
 def compiled_folder() -> Path:

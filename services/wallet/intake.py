@@ -184,7 +184,7 @@ class Intake:
         order_ids = [order for operation in operations for order in reservations_needed(operation)]
         order_ids += [operation.order_id for operation in operations if isinstance(operation, Reserve)]
         order_ids += [operation.withdrawal_id for operation in operations if isinstance(operation, RequestWithdrawal)]
-        operation_keys = [(operation.kind.value, operation.key) for operation in operations]
+        operation_keys = [(operation.kind, operation.key) for operation in operations]
         for attempt in range(ATTEMPTS_MAX):
             try:
                 async with self._store.transaction() as connection:
@@ -234,7 +234,7 @@ def _answer(calls: Sequence[_Call]) -> None:
             continue
         call.answered = True
         for operation, outcome in zip(call.operations, call.outcomes, strict=True):
-            counts[operation.kind.value, "done" if isinstance(outcome, Applied) else "refused"] += 1
+            counts[operation.kind, "done" if isinstance(outcome, Applied) else "refused"] += 1
         if not call.done.done():
             call.done.set_result(call.outcomes)
     for labels, count in counts.items():

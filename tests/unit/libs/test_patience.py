@@ -46,7 +46,7 @@ async def test_without_patience_there_is_one_try() -> None:
 
 async def test_when_patience_is_over_the_last_failure_is_told() -> None:
     work = Fails(*(OSError(str(number)) for number in range(1000)))
-    with pytest.raises(OSError, match="[1-9]"):
+    with pytest.raises(OSError, match=r"[1-9]"):
         await patiently(work, is_passing=is_passing, patience_s=0.05, wait=wait_fixed(0.02))
     assert 1 < work.calls < 1000
 

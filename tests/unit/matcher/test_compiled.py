@@ -59,5 +59,5 @@ print(path, libs.compiled.compiled_folder().name != before)
 
 @pytest.mark.skipif(bool(os.environ.get("PURE_PYTHON")), reason="all of it runs as Python already")
 def test_the_rules_hold_as_python_too() -> None:
-    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/matcher", pure=True)
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/matcher", "tests/unit/wallet", pure=True)
     assert done.returncode == 0, done.stdout
