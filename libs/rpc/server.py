@@ -32,6 +32,7 @@ from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.access import PUBLIC, AccessRule, access_rules, acting, admit, authenticate
 from libs.rpc.errors import DETAILS_KEY, code_of, status_of
+from libs.rpc.generic import ByName
 from libs.rpc.streams import OpenStreams
 from libs.rpc.tls import Certificates
 from libs.telemetry import RPC_SECONDS, RPC_TOTAL
@@ -179,7 +180,7 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         return answer
 
     def _enter(self, rule: AccessRule, context: grpc.aio.ServicerContext[Any, Any], request: Any) -> None:
-        metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())  # texts, but for names that end in -bin
         request_id = metadata.get(REQUEST_ID, "")[:_REQUEST_ID_MAX_CHARS] or new_id()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
@@ -283,7 +284,7 @@ class RpcServer:
                 method, "INTERNAL"
             )  # at 0 from the start: an alert on its increase sees the first one, too
         self._streams = OpenStreams(self._names[0], each=settings.streams_per_caller)
-        self.grpc = grpc.aio.server(
+        self._server = grpc.aio.server(
             interceptors=[_HouseRules(rules, verifier, self._streams)],
             options=[
                 ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
@@ -291,22 +292,23 @@ class RpcServer:
                 ("grpc.so_reuseport", 1),
             ],
         )
+        self.grpc: Any = ByName(self._server)
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         open_names = [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection((*self._names, *open_names), self.grpc)
+        reflection.enable_server_reflection((*self._names, *open_names), self._server)
 
     async def start(self) -> None:
         """Listen, and report SERVING. Raises OSError where the port is taken, ConfigError where TLS is half set up."""
         address = with_port(self._settings.host, self._settings.port)
         try:
             if self._certificates.on:
-                port = self.grpc.add_secure_port(address, self._certificates.server())
+                port = self._server.add_secure_port(address, self._certificates.server())
             else:
-                port = self.grpc.add_insecure_port(address)
+                port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}") from error
-        await self.grpc.start()
+        await self._server.start()
         await self.set_serving(True)
         log.info("serving", address=with_port(self._settings.host, port), services=self._names)
 
@@ -320,7 +322,7 @@ class RpcServer:
         """Report NOT_SERVING, end the streams, take no new calls, give those under way a grace period."""
         await self._health.enter_graceful_shutdown()
         self._streams.end()
-        await self.grpc.stop(DRAIN_S)
+        await self._server.stop(DRAIN_S)
 
     async def until_stopped(self) -> None:
         """Return after SIGTERM or SIGINT and the drain that follows."""
