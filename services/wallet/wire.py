@@ -25,7 +25,10 @@ from services.wallet.history import EntryRow, ReservationRow
 
 
 class Requests:
-    """Requests as operations. The first broken rule, in the order of the fields below, is the answer."""
+    """Requests as operations. The first broken rule, in the order of the fields below, is the answer.
+
+    What comes all the time is made by position: by keyword, a compiled constructor takes five times as long.
+    """
 
     def __init__(self, assets: Assets) -> None:
         self._assets = assets
@@ -42,22 +45,22 @@ class Requests:
     def reserve(self, request: operation_pb2.ReserveRequest) -> Reserve:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return Reserve(
-            user_id=_user(request.user_id, field="user_id"),
-            asset=self._asset(request.asset, field="asset"),
-            amount=parse_positive(request.amount, field="amount"),
-            order_id=parse_id(request.order_id, field="order_id"),
-            reason=parse_text(request.reason, field="reason", required=False),
+            _user(request.user_id, field="user_id"),
+            self._asset(request.asset, field="asset"),
+            parse_positive(request.amount, field="amount"),
+            parse_id(request.order_id, field="order_id"),
+            parse_text(request.reason, field="reason", required=False),
         )
 
     def release(self, request: operation_pb2.ReleaseRequest) -> Release:
         """The operation that is asked for. Raises RefusedError that names the field."""
         return Release(
-            user_id=_user(request.user_id, field="user_id"),
-            asset=self._asset(request.asset, field="asset"),
-            amount=parse_positive(request.amount, field="amount") if request.amount else None,
-            order_id=parse_id(request.order_id, field="order_id"),
-            release_key=parse_text(request.key, field="key"),
-            reason=parse_text(request.reason, field="reason", required=False),
+            _user(request.user_id, field="user_id"),
+            self._asset(request.asset, field="asset"),
+            parse_positive(request.amount, field="amount") if request.amount else None,
+            parse_id(request.order_id, field="order_id"),
+            parse_text(request.key, field="key"),
+            parse_text(request.reason, field="reason", required=False),
         )
 
     def increase(self, request: operation_pb2.IncreaseReservationRequest) -> Increase:
@@ -116,20 +119,20 @@ class Requests:
         quantity = parse_positive(request.quantity, field="quantity")
         price = parse_positive(request.price, field="price")
         operation = SettleTrade(
-            trade_id=parse_id(request.trade_id, field="trade_id"),
-            buyer_user_id=_user(request.buyer_user_id, field="buyer_user_id"),
-            seller_user_id=_user(request.seller_user_id, field="seller_user_id"),
-            buyer_order_id=parse_id(request.buyer_order_id, field="buyer_order_id"),
-            seller_order_id=parse_id(request.seller_order_id, field="seller_order_id"),
-            base_asset=self._asset(request.base_asset, field="base_asset"),
-            quote_asset=self._asset(request.quote_asset, field="quote_asset"),
-            quantity=quantity,
-            price=price,
-            notional=_notional(price, quantity),
-            buyer_fee=parse_optional(request.buyer_fee, field="buyer_fee"),
-            seller_fee=parse_optional(request.seller_fee, field="seller_fee"),
-            buyer_freed=parse_optional(request.buyer_freed, field="buyer_freed"),
-            seller_freed=parse_optional(request.seller_freed, field="seller_freed"),
+            parse_id(request.trade_id, field="trade_id"),
+            _user(request.buyer_user_id, field="buyer_user_id"),
+            _user(request.seller_user_id, field="seller_user_id"),
+            parse_id(request.buyer_order_id, field="buyer_order_id"),
+            parse_id(request.seller_order_id, field="seller_order_id"),
+            self._asset(request.base_asset, field="base_asset"),
+            self._asset(request.quote_asset, field="quote_asset"),
+            quantity,
+            price,
+            _notional(price, quantity),
+            parse_optional(request.buyer_fee, field="buyer_fee"),
+            parse_optional(request.seller_fee, field="seller_fee"),
+            parse_optional(request.buyer_freed, field="buyer_freed"),
+            parse_optional(request.seller_freed, field="seller_freed"),
         )
         _check_parties(operation, request)
         return operation
