@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import click
 from exchange.matcher.v1 import command_pb2
@@ -95,14 +95,16 @@ def book(shard: int, symbol: str, sequence: int | None, depth: int, as_json: boo
 
 async def _dump(shard: int, first: int, last: int | None) -> None:
     async with _journal_of(shard) as found:
-        async for row in found.replay(await found.commit_before(first)):
-            batch = command_pb2.JournalBatch.FromString(row.batch)
-            for number, command in enumerate(batch.commands, start=row.first_sequence):
-                if last is not None and number > last:
-                    return
-                if number >= first:
-                    contents = MessageToDict(command, preserving_proto_field_name=True)
-                    print(json.dumps({"sequence": number, "at_ns": batch.at_ns, **contents}))
+        before = await found.commit_before(first)
+        async with aclosing(found.replay(before)) as rows:
+            async for row in rows:
+                batch = command_pb2.JournalBatch.FromString(row.batch)
+                for number, command in enumerate(batch.commands, start=row.first_sequence):
+                    if last is not None and number > last:
+                        return
+                    if number >= first:
+                        contents = MessageToDict(command, preserving_proto_field_name=True)
+                        print(json.dumps({"sequence": number, "at_ns": batch.at_ns, **contents}))
 
 
 async def _verify(shard: int, *, quiet: bool) -> tuple[State, int]:

@@ -1,6 +1,7 @@
 """The matcher's tables: lease, journal, outbox. One statement per commit, and it begins with the fence."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from libs.db.pool import Pool
 from libs.orders import SymbolStatus
 from services.matcher.core.commands import Symbol
 
-REPLAY_ROWS = 500
+REPLAY_ROWS = 50
 PRUNE_ROWS = 10_000
 
 ENSURE_SHARD = """
@@ -197,16 +198,28 @@ class Journal:
             raise LeaseLostError
         return int(position)
 
-    async def replay(self, after_sequence: int) -> AsyncIterator[JournalRow]:
-        """Every commit after a sequence number, in order, a bounded number of rows at a time."""
-        last = after_sequence
-        while True:
-            rows = await self._pool.fetch(SELECT_JOURNAL, self.shard, last, REPLAY_ROWS)
-            for row in rows:
-                yield JournalRow(row["first_sequence"], row["last_sequence"], row["batch"], row["event_hash"])
-            if len(rows) < REPLAY_ROWS:
-                return
-            last = rows[-1]["first_sequence"]
+    async def replay(self, after_sequence: int) -> AsyncGenerator[JournalRow, None]:
+        """Every commit after a sequence number, in order, a bounded number of rows at a time.
+
+        While some are worked on, the next are on their way.
+        """
+        reading = asyncio.create_task(self._rows_after(after_sequence))
+        try:
+            while True:
+                rows = await reading
+                if len(rows) == REPLAY_ROWS:
+                    reading = asyncio.create_task(self._rows_after(rows[-1]["first_sequence"]))
+                    await asyncio.sleep(0)  # it is asked for
+                for row in rows:
+                    yield JournalRow(row["first_sequence"], row["last_sequence"], row["batch"], row["event_hash"])
+                if len(rows) < REPLAY_ROWS:
+                    return
+        finally:
+            reading.cancel()
+
+    async def _rows_after(self, sequence: int) -> Sequence[Any]:
+        rows: Sequence[Any] = await self._pool.fetch(SELECT_JOURNAL, self.shard, sequence, REPLAY_ROWS)
+        return rows
 
     async def commit_before(self, sequence: int) -> int:
         """The last command of the commit before the one that a command is in."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 
 from exchange.matcher.v1 import command_pb2
 
@@ -44,8 +45,7 @@ class State:
         if hashlib.sha256(text).hexdigest() != snapshot.state_hash:
             raise JournalBrokenError(f"the snapshot after command {snapshot.sequence} has another hash")
         state = cls(shard)
-        with loading_for_good():
-            state.engine = load(json.loads(text))
+        state.engine = load(json.loads(text))
         state.sequence, state.at_ns, state.event_hash = snapshot.sequence, snapshot.at_ns, snapshot.event_hash
         state.symbols = {name: market.symbol for name, market in state.engine.markets.items()}
         return state
@@ -134,16 +134,18 @@ async def recover(
 
     `retelling` makes the events of every commit again, and compares their bytes.
     """
-    snapshot = await journal.newest_snapshot(until) if from_snapshot else None
-    state = State.of_snapshot(journal.shard, snapshot) if snapshot is not None else State(journal.shard)
-    if until is not None and state.sequence >= until:
-        return state
-    async for row in journal.replay(state.sequence):
-        if retelling:
-            state.retell(row)
-        else:
-            state.replay(row, until=until)
-        on_progress(state)
+    with loading_for_good():
+        snapshot = await journal.newest_snapshot(until) if from_snapshot else None
+        state = State.of_snapshot(journal.shard, snapshot) if snapshot is not None else State(journal.shard)
         if until is not None and state.sequence >= until:
-            break
-    return state
+            return state
+        async with aclosing(journal.replay(state.sequence)) as rows:
+            async for row in rows:
+                if retelling:
+                    state.retell(row)
+                else:
+                    state.replay(row, until=until)
+                on_progress(state)
+                if until is not None and state.sequence >= until:
+                    break
+        return state

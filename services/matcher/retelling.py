@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import structlog
 from exchange.events.v1 import trade_pb2
@@ -61,19 +62,20 @@ async def retell(journal: Journal, symbol: str, first: int, last: int) -> AsyncI
     Raises JournalBrokenError where the replay gives other events than were recorded.
     """
     state = await _state_before(journal, symbol, first)
-    async for row in journal.replay(state.sequence):
-        for message in state.retell(row):
-            if message.exchange != TRADE_EVENTS:
-                continue
-            events = trade_pb2.TradeEvents.FromString(message.body)
-            wanted = [trade for trade in events.trades if first <= trade.sequence <= last]
-            if events.symbol == symbol and wanted:
-                del events.trades[:]
-                events.trades.extend(wanted)
-                yield events
-        market = state.engine.markets.get(symbol)
-        if market is not None and market.trades >= last:
-            return
+    async with aclosing(journal.replay(state.sequence)) as rows:
+        async for row in rows:
+            for message in state.retell(row):
+                if message.exchange != TRADE_EVENTS:
+                    continue
+                events = trade_pb2.TradeEvents.FromString(message.body)
+                wanted = [trade for trade in events.trades if first <= trade.sequence <= last]
+                if events.symbol == symbol and wanted:
+                    del events.trades[:]
+                    events.trades.extend(wanted)
+                    yield events
+            market = state.engine.markets.get(symbol)
+            if market is not None and market.trades >= last:
+                return
 
 
 async def _state_before(journal: Journal, symbol: str, first: int) -> State:
