@@ -8,8 +8,6 @@ import uvloop
 from exchange.common.v1 import order_pb2
 from exchange.gateway.v1 import order_gateway_pb2_grpc, order_requests_pb2
 
-from libs.rpc.generic import ByName
-
 
 class Echo(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     async def PlaceOrder(  # noqa: N802 - gRPC's name
@@ -26,7 +24,7 @@ class Echo(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
 
 async def serve(port: int) -> None:
     server = grpc.aio.server()
-    order_gateway_pb2_grpc.add_OrderGatewayServiceServicer_to_server(Echo(), ByName(server))
+    order_gateway_pb2_grpc.add_OrderGatewayServiceServicer_to_server(Echo(), server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await asyncio.Event().wait()
