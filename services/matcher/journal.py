@@ -18,11 +18,12 @@ INSERT INTO matcher.shards (shard, epoch, owner, address, lease_until, last_sequ
 VALUES ($1, 0, '', '', '-infinity', 0, 0) ON CONFLICT DO NOTHING
 """
 # Nobody's lease is longer than a minute (config: matcher.lease_ms). One that claims to be was given before the server's
-# clock was set back. Whom it is taken from wrongly cannot commit: the epoch fences.
+# clock was set back. Whom it is taken from wrongly cannot commit: the epoch fences. By the clock, not by now(): who waited
+# for another to take it began before that one did, and a minute from then is over before that lease is.
 TAKE_LEASE = """
 UPDATE matcher.shards
 SET epoch = epoch + 1, owner = $2, address = $3, lease_until = now() + $4 * interval '1 millisecond'
-WHERE shard = $1 AND lease_until NOT BETWEEN now() AND now() + interval '1 minute'
+WHERE shard = $1 AND lease_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + interval '1 minute'
 RETURNING epoch, last_sequence, last_position
 """
 KEEP_LEASE = """

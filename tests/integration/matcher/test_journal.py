@@ -11,7 +11,7 @@ from libs.bus.interface import Message
 from libs.tape import TradeHub
 from services.matcher.core.engine import Engine
 from services.matcher.core.snapshot import state_hash
-from services.matcher.journal import Journal, LeaseLostError
+from services.matcher.journal import ENSURE_SHARD, TAKE_LEASE, Journal, LeaseLostError
 from services.matcher.recovery import JournalBrokenError, recover
 from services.matcher.relay import Relay
 from services.matcher.sequencer import Sequencer
@@ -102,9 +102,22 @@ async def test_an_old_leader_cannot_commit_and_nothing_of_its_batch_stays(pool) 
 
 
 async def test_only_one_of_many_gets_the_lease(pool) -> None:
-    journals = [Journal(pool, shard=0, owner=str(n), address=str(n), lease_ms=60_000) for n in range(8)]
-    leases = await asyncio.gather(*(journal.take_lease() for journal in journals))
-    assert sum(lease is not None for lease in leases) == 1
+    for shard in range(20):
+        journals = [Journal(pool, shard=shard, owner=str(n), address=str(n), lease_ms=60_000) for n in range(8)]
+        leases = await asyncio.gather(*(journal.take_lease() for journal in journals))
+        assert sum(lease is not None for lease in leases) == 1
+
+
+async def test_who_began_to_ask_before_another_got_the_longest_lease_gets_none(pool) -> None:
+    """It waits for the other's row, and looks again: a minute from its own beginning is over before that lease is."""
+    first, second = (Journal(pool, shard=0, owner=name, address=name, lease_ms=60_000) for name in ("ann", "bob"))
+    await pool.execute(ENSURE_SHARD, 0)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.fetchval("SELECT now()")
+        assert await first.take_lease() is not None
+        row = await connection.fetchrow(TAKE_LEASE, 0, "bob", "bob", 60_000)
+    assert row is None
+    assert await second.take_lease() is None
 
 
 async def test_a_lease_from_before_the_clock_was_set_back_is_none(pool) -> None:
