@@ -43,7 +43,8 @@ async def test_the_rest_of_an_ioc_order_never_rests(engine: Engine) -> None:
     assert (await engine.balances(user))["USDT"] == ("1000", "0")
 
 
-async def test_a_market_buy_spends_a_quote_amount(engine: Engine) -> None:
+async def test_a_market_buy_spends_a_quote_amount(fresh_core: Engine) -> None:
+    engine = fresh_core  # where no other test has traded at a price outside whose band this one would be
     seller, buyer = await engine.user(SOL="10"), await engine.user(USDT="1000")
     await engine.place(seller, "SELL 10 @ 150", symbol="SOL/USDT")
     bought = await engine.place(buyer, "BUY MARKET FOR 300", symbol="SOL/USDT")
@@ -53,7 +54,8 @@ async def test_a_market_buy_spends_a_quote_amount(engine: Engine) -> None:
     assert (await engine.balances(buyer))["USDT"] == ("700", "0")
 
 
-async def test_a_market_buy_by_quantity_reserves_at_the_band_and_frees_the_rest(engine: Engine) -> None:
+async def test_a_market_buy_by_quantity_reserves_at_the_band_and_frees_the_rest(fresh_core: Engine) -> None:
+    engine = fresh_core  # where no other test has traded at a price outside whose band this one would be
     seller, buyer = await engine.user(XRP="1000"), await engine.user(USDT="1000")
     await engine.place(seller, "SELL 1000 @ 0.5", symbol="XRP/USDT")
     bought = await engine.place(buyer, "BUY 100 MARKET", symbol="XRP/USDT")
