@@ -12,7 +12,7 @@ from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import KEY_SCOPES
 from libs.rpc.server import current_caller
 from libs.signing import hash_of, secret_of
-from libs.times import parse_time
+from libs.times import parse_time, put_time
 from services.order_gateway.key_store import KeyRow, KeyStore
 
 KEYS_MAX = 100
@@ -134,9 +134,9 @@ def _message(key: KeyRow) -> api_key_pb2.ApiKey:
         scopes=[_NUMBERS[scope] for scope in key.scopes],
         allowed_ips=key.allowed_ips,
     )
-    message.created_at.FromDatetime(key.created_at)
+    put_time(message.created_at, key.created_at)
     if key.expires_at is not None:
-        message.expires_at.FromDatetime(key.expires_at)
+        put_time(message.expires_at, key.expires_at)
     if key.revoked_at is not None:
-        message.revoked_at.FromDatetime(key.revoked_at)
+        put_time(message.revoked_at, key.revoked_at)
     return message

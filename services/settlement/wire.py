@@ -8,6 +8,7 @@ from exchange.settlement.v1 import dead_letter_pb2
 from exchange.settlement.v1 import trade_pb2 as tape_pb2
 
 from libs.money import format_units
+from libs.times import put_time
 from services.settlement.store import LetterRow
 
 
@@ -22,7 +23,7 @@ def tape_trade(row: Any) -> tape_pb2.TapeTrade:
         quantity=format_units(row["quantity"]),
         taker_side=order_pb2.SIDE_BUY if taker_is_buyer else order_pb2.SIDE_SELL,
     )
-    trade.executed_at.FromDatetime(row["executed_at"])
+    put_time(trade.executed_at, row["executed_at"])
     return trade
 
 
@@ -40,8 +41,8 @@ def user_fill(row: Any) -> tape_pb2.UserFill:
         fee=format_units(row["fee"]),
         fee_asset=row["fee_asset"],
     )
-    fill.executed_at.FromDatetime(row["executed_at"])
-    fill.settled_at.FromDatetime(row["settled_at"])
+    put_time(fill.executed_at, row["executed_at"])
+    put_time(fill.settled_at, row["settled_at"])
     return fill
 
 
@@ -52,8 +53,8 @@ def dead_letter(row: LetterRow) -> dead_letter_pb2.DeadLetter:
     )
     if row.is_trade:
         letter.trade.CopyFrom(trade_pb2.Trade.FromString(row.body))
-    letter.created_at.FromDatetime(row.created_at)
-    letter.failed_at.FromDatetime(row.failed_at)
+    put_time(letter.created_at, row.created_at)
+    put_time(letter.failed_at, row.failed_at)
     if row.resolved_at is not None:
-        letter.resolved_at.FromDatetime(row.resolved_at)
+        put_time(letter.resolved_at, row.resolved_at)
     return letter

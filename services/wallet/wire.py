@@ -5,6 +5,7 @@ from exchange.wallet.v1 import ledger_entry_pb2, operation_pb2, reservation_pb2,
 from libs.ids import parse_id, parse_text
 from libs.money import MAX_UNITS, UNIT, format_units, parse_optional, parse_positive
 from libs.reasons import Reason, Refused, RefusedError
+from libs.times import put_time
 from services.wallet.assets import Assets
 from services.wallet.core.operations import (
     FEES_ACCOUNT,
@@ -170,7 +171,7 @@ def entry_message(row: EntryRow) -> ledger_entry_pb2.LedgerEntry:
         available_after=format_units(row.available_after),
         reserved_after=format_units(row.reserved_after),
     )
-    message.created_at.FromDatetime(row.created_at)
+    put_time(message.created_at, row.created_at)
     return message
 
 
@@ -185,7 +186,7 @@ def reservation_message(row: ReservationRow) -> reservation_pb2.Reservation:
         amount=format_units(row.amount),
         remaining=format_units(row.remaining),
     )
-    message.created_at.FromDatetime(row.created_at)
+    put_time(message.created_at, row.created_at)
     return message
 
 
