@@ -20,6 +20,8 @@ from libs.addresses import with_port
 CONFIG_FILE_VARIABLE = "TRADE_ENGINE_CONFIG"
 DATA_DIR_VARIABLE = "TRADE_ENGINE_DATA_DIR"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
+# Default ports lie below what Linux takes the near ends of outgoing connections from (32768 and up): one of those, even
+# one that ended a minute ago, would keep a service that was killed from listening again.
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -130,7 +132,7 @@ class Service(Section):
 class Gateway(Service):
     """Order gateway."""
 
-    port: Port = Field(50051, description="gRPC port")
+    port: Port = Field(8051, description="gRPC port")
     metrics_port: Port = Field(9091, description="Prometheus port; 0: none")
     batch_max: int = Field(500, ge=1, le=1000, description="Requests per batch")
     queue_max: int = Field(20_000, ge=1, description="Requests that may wait before new ones are refused")
@@ -144,7 +146,7 @@ class Gateway(Service):
 class Matcher(Service):
     """Matcher."""
 
-    port: Port = Field(50052, description="gRPC port")
+    port: Port = Field(8052, description="gRPC port")
     metrics_port: Port = Field(9092, description="Prometheus port; 0: none")
     shard: int = Field(0, ge=0, le=99, description="Shard this process serves")
     shards: int = Field(1, ge=1, le=100, description="How many shards there are, numbered from 0")
@@ -161,7 +163,7 @@ class Matcher(Service):
 class Settlement(Service):
     """Settlement."""
 
-    port: Port = Field(50053, description="gRPC port")
+    port: Port = Field(8053, description="gRPC port")
     metrics_port: Port = Field(9093, description="Prometheus port; 0: none")
     batch_max: int = Field(500, ge=1, le=1000, description="Trades per wallet call")
     reconcile_every_s: float = Field(300.0, ge=0, description="Seconds between reconciliations; 0: none")
@@ -174,7 +176,7 @@ class Settlement(Service):
 class Wallet(Service):
     """Wallet."""
 
-    port: Port = Field(50054, description="gRPC port")
+    port: Port = Field(8054, description="gRPC port")
     metrics_port: Port = Field(9094, description="Prometheus port; 0: none")
     batch_max: int = Field(1000, ge=1, le=1000, description="Operations per transaction")
     queue_max: int = Field(20_000, ge=1, description="Operations that may wait before new ones are refused")
@@ -185,7 +187,7 @@ class Wallet(Service):
 class MarketData(Service):
     """Market data."""
 
-    port: Port = Field(50055, description="gRPC port")
+    port: Port = Field(8055, description="gRPC port")
     metrics_port: Port = Field(9095, description="Prometheus port; 0: none")
     streams_max: int = Field(1000, ge=1, description="Subscribers of each kind (books, trades, tickers and candles)")
     book_depth: int = Field(100, ge=20, le=1000, description="Levels of each side that are mirrored of every book")

@@ -113,3 +113,17 @@ def test_what_is_shown_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRADE_ENGINE_DATABASE_POOL_MAX", "0")
     with pytest.raises(ConfigError, match=r"database\.pool_max"):
         CliRunner().invoke(cli, ["config", "check"], catch_exceptions=False)
+
+
+def test_no_default_port_can_be_the_near_end_of_an_outgoing_connection() -> None:
+    """A service that is killed could not listen again: for as long as that connection is there, and a minute longer."""
+    ports = {
+        f"{section}.{name}": value
+        for section, part in load_settings()
+        if isinstance(part, Section)
+        for name, value in part
+        if name.endswith("port")
+    }
+    assert {"gateway.port", "matcher.port", "edge.websocket_port", "wallet.metrics_port"} <= ports.keys()
+    assert [name for name, port in ports.items() if not 0 <= port < 32_768] == []
+    assert len(set(ports.values()) - {0}) == len([port for port in ports.values() if port]), "each has its own"
