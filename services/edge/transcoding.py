@@ -102,7 +102,7 @@ def _put(content: dict[str, Any], descriptor: Descriptor, name: str, value: str)
     *parents, last = name.split(".")
     for parent in parents:
         field = _field(descriptor, parent, name)
-        if field.message_type is None:
+        if field.message_type is None or field.is_repeated or field.message_type.full_name in _TEXTS_IN_JSON:
             raise _unknown(name)
         descriptor = field.message_type
         content = content.setdefault(field.name, {})

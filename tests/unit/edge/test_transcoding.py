@@ -1,12 +1,17 @@
 """Routes and messages by the rules of google/api/http.proto."""
 
+import contextlib
+import json
+
 import pytest
 from exchange.gateway.v1 import order_gateway_pb2
 from google.api import annotations_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from libs.reasons import Reason, RefusedError
 from services.edge.backends import SERVICES
-from services.edge.routes import RouteTable
+from services.edge.routes import Match, RouteTable
 from services.edge.transcoding import request_from, response_json
 
 TABLE = RouteTable(SERVICES)
@@ -71,6 +76,8 @@ BAD = [
     ("GET", "/api/v1/orders", "page_size=many", b"", Reason.BODY_MALFORMED),
     ("GET", "/api/v1/orders", "page_size=99999999999", b"", Reason.BODY_MALFORMED),
     ("GET", "/api/v1/orders", "page_size=1&page_size=2", b"", Reason.FIELD_NOT_ALLOWED),
+    ("GET", "/api/v1/trades", "from_time.seconds=1", b"", Reason.BODY_MALFORMED),
+    ("GET", "/api/v1/trades", "from_time=2026-01-01T00:00:00Z&from_time.seconds=1", b"", Reason.BODY_MALFORMED),
     ("GET", "/api/v1/orders", "", b"{}", Reason.FIELD_NOT_ALLOWED),
     ("POST", "/api/v1/orders", "symbol=A", b"{}", Reason.FIELD_NOT_ALLOWED),
     ("POST", f"/api/v1/orders/{ID}:reduce", "", b'{"orderId":"other"}', Reason.FIELD_NOT_ALLOWED),
@@ -93,3 +100,28 @@ def test_what_does_not_fit_is_refused(verb: str, path: str, query: str, body: by
 def test_responses_are_proto3_json_with_every_field() -> None:
     text = response_json(order_gateway_pb2.ListOrdersResponse()).decode()
     assert text == '{"orders":[],"nextPageToken":""}'
+
+
+_NAMES = sorted({
+    field.name
+    for route in TABLE.routes
+    for field in (
+        *route.method.input_type.fields,
+        *(inner for outer in route.method.input_type.fields if outer.message_type for inner in outer.message_type.fields),
+    )
+})  # fmt: skip
+_PATHS = st.lists(st.sampled_from([*_NAMES, "fromTime", "colour", ""]), min_size=1, max_size=3).map(".".join)
+_TEXTS = st.sampled_from(["", "1", "true", "-5", "BTC/USDT", "2026-01-01T00:00:00Z", "9" * 30, "{}", "\x00", "\ud800"])
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(TABLE.routes), st.lists(st.tuples(_PATHS, _TEXTS), max_size=4), _VALUES)
+def test_whatever_is_asked_is_a_request_or_refused(route, query, content) -> None:
+    match = Match(route, dict.fromkeys(route.variables, "x"))
+    body = json.dumps(content).encode() if route.body else b""
+    with contextlib.suppress(RefusedError):
+        request_from(match, query, body)
