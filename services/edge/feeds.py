@@ -270,6 +270,10 @@ class Feeds:
                     feed.refuse(refused)
                     return
                 log.warning("stream lost", channel=subject.channel, symbol=subject.symbol, refused=str(refused))
+            except Exception:
+                log.exception("unexpected fault in a feed", channel=subject.channel, symbol=subject.symbol)
+                feed.refuse(Refused(Reason.INTERNAL))
+                return
             await asyncio.sleep(_RECONNECT_S)
 
 

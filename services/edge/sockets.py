@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import Gauge
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from libs.ids import parse_text
 from libs.orders import symbol_name
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import access_rule, admit
@@ -198,12 +199,11 @@ def _subscription(message: dict[str, Any]) -> Subscription:
         return channel
     if not isinstance(channel, str) or channel not in VIEWS:
         raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="channel", rule=", ".join((*VIEWS, *CHANNELS))))
-    if not isinstance(symbol, str) or not symbol:
-        raise RefusedError(Refused(Reason.FIELD_REQUIRED, field="symbol"))
+    symbol = parse_text(symbol if isinstance(symbol, str) else "", field="symbol")
     match channel:
         case "book":
             depth = message.get("depth", 20)
-            if depth not in DEPTHS or isinstance(depth, bool):
+            if type(depth) is not int or depth not in DEPTHS:
                 raise RefusedError(Refused(Reason.CHOICE_UNKNOWN, field="depth", rule="5, 20 or 100"))
             option = str(depth)
         case "candles":

@@ -113,6 +113,14 @@ DENIED = [
         "a sequence that is none", "", "",
         {"op": "subscribe", "channel": "book", "symbol": "BTC/USDT", "after": -1}, "AMOUNT_OUT_OF_RANGE",
     ),
+    (
+        "a depth that is a fraction", "", "",
+        {"op": "subscribe", "channel": "book", "symbol": "BTC/USDT", "depth": 5.0}, "CHOICE_UNKNOWN",
+    ),
+    ("half a character", "", "", {"op": "subscribe", "channel": "book", "symbol": "\ud800"}, "TEXT_MALFORMED"),
+    ("half a character's trades", "", "", {"op": "subscribe", "channel": "trades", "symbol": "A\udfff"}, "TEXT_MALFORMED"),
+    ("an order for half a character", "user", "trade", {"op": "place", "params": {"symbol": "\ud800"}}, "BODY_MALFORMED"),
+    ("cancels of half a character", "user", "trade", {"op": "cancelAll", "params": {"symbol": "\ud800"}}, "BODY_MALFORMED"),
 ]  # fmt: skip
 
 
