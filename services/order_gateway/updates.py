@@ -8,13 +8,17 @@ from collections.abc import Sequence
 
 import structlog
 from exchange.events.v1 import order_pb2
+from exchange.wallet.v1 import operation_pb2
 from google.protobuf.message import DecodeError
 
 from libs.bus.consuming import consume
 from libs.bus.interface import Batch, Consumer, Message
-from libs.orders import NEXT, Status
+from libs.ids import parse_id
+from libs.orders import NEXT
+from libs.reasons import RefusedError
+from libs.times import NANOSECONDS_END
 from services.order_gateway.intake import Intake
-from services.order_gateway.store import OrderStore
+from services.order_gateway.store import OrderStore, StateChange
 from services.order_gateway.wire import change_from, release_requests
 
 _RELEASES_MAX = 1000
@@ -40,25 +44,32 @@ class UpdateConsumer:
         # Our own replies are about to do the same; doing it twice would only cost.
         await self._intake.settled_down(set(updates))
         recorded = await self._store.flushed_progress(updates)
-        releases = []
-        behind = []
+        releases: list[operation_pb2.ReleaseRequest] = []
+        behind: list[order_pb2.OrderUpdate] = []
+        changes: list[StateChange] = []
         for order_id, update in updates.items():
             progress = recorded.get(order_id)
             if progress is None:
                 log.error("event about an order that is not recorded", order_id=order_id)
                 continue
-            status = Status(update.status)
-            if progress.version < update.version and status not in NEXT[progress.status]:
-                log.error("impossible life", order_id=order_id, was=progress.status.name, now=status.name)
+            if progress.version >= update.version and progress.released >= len(update.releases):
+                continue
+            try:
+                change = change_from(update)
+            except (RefusedError, KeyError):
+                log.exception("order event that nobody can read", order_id=order_id)
+                continue
+            if progress.version < update.version and change.status not in NEXT[progress.status]:
+                log.error("impossible life", order_id=order_id, was=progress.status.name, now=change.status.name)
             released = max(progress.released, self._intake.released(order_id))
             releases += release_requests(update, already_released=released)
-            if progress.version < update.version or progress.released < len(update.releases):
-                behind.append(update)
+            behind.append(update)
+            changes.append(change)
         for start in range(0, len(releases), _RELEASES_MAX):
             await self._intake.release(releases[start : start + _RELEASES_MAX])
         if behind:
             self._intake.note_released(behind)
-            await self._store.update([change_from(update) for update in behind], flush=True)
+            await self._store.update(changes, flush=True)
         await batch.acknowledge()
 
 
@@ -72,7 +83,19 @@ def newest_updates(messages: Sequence[Message]) -> dict[str, order_pb2.OrderUpda
             log.exception("unreadable order event", message_id=message.message_id)
             continue
         for update in events.updates:
+            if not _has_a_place(update):
+                log.error("order event that nobody can read", message_id=message.message_id, order_id=update.order_id)
+                continue
             known = newest.get(update.order_id)
             if known is None or known.version < update.version:
                 newest[update.order_id] = update
     return newest
+
+
+def _has_a_place(update: order_pb2.OrderUpdate) -> bool:
+    """Whether there could be such an order, and such a time. Bytes of another kind may well parse as an update."""
+    try:
+        parse_id(update.order_id, field="order_id")
+    except RefusedError:
+        return False
+    return 0 < update.updated_at_ns < NANOSECONDS_END

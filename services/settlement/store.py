@@ -1,5 +1,6 @@
 """What settling writes: the tape with its counters, and the dead letters. Writing again changes nothing."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,10 +9,13 @@ from typing import Any
 from exchange.events.v1 import trade_pb2
 
 from libs.db.pool import Pool
+from libs.ids import parse_text
 from libs.money import parse_units
+from libs.reasons import RefusedError
 from libs.times import time_at
 
 LETTERS_COUNTED_MAX = 10_000
+MESSAGE_MAX_CHARS = 1000
 
 # The counters' rows are locked in the order of their names, so that settlements side by side do not wait in a circle.
 RECORD = """
@@ -61,10 +65,19 @@ class DeadTrade:
 
 @dataclass(frozen=True, slots=True)
 class DeadMessage:
-    """A message that nobody can read."""
+    """A message that nobody can read. Who sent it may have given it any id, or none: then it is known by its body."""
 
     message_id: str
     body: bytes
+
+    @property
+    def letter_id(self) -> str:
+        """Its id among the dead letters."""
+        letter_id = f"message/{self.message_id}"
+        try:
+            return parse_text(letter_id, field="letter_id")
+        except RefusedError:
+            return f"message/{hashlib.sha256(self.body).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +107,9 @@ class SettlementStore:
     ) -> None:
         """Put settled trades on the tape and the others among the dead letters; a letter that is settled now is resolved."""
         letters = [_letter_of_trade(item) for item in dead] + [_letter_of_message(item) for item in unreadable]
-        await self._pool.execute(
-            RECORD, *_columns([_row(trade) for trade in trades], 15), *_columns(letters, 6)
-        )  # fmt: skip
+        unique = {letter_id: (letter_id, *rest) for letter_id, *rest in letters}
+        rows = [_row(trade) for trade in trades]
+        await self._pool.execute(RECORD, *_columns(rows, 15), *_columns(list(unique.values()), 6))
 
     async def counts(self) -> dict[str, int]:
         """Settled trades by symbol."""
@@ -137,8 +150,9 @@ def _row(trade: trade_pb2.Trade) -> tuple[Any, ...]:
 
 def _letter_of_trade(item: DeadTrade) -> tuple[Any, ...]:
     trade = item.trade
-    return (trade.trade_id, True, trade.symbol, item.reason, item.message, trade.SerializeToString())
+    message = item.message[:MESSAGE_MAX_CHARS].replace("\x00", "\ufffd")  # it may quote what PostgreSQL has no text for
+    return (trade.trade_id, True, trade.symbol, item.reason, message, trade.SerializeToString())
 
 
 def _letter_of_message(item: DeadMessage) -> tuple[Any, ...]:
-    return (f"message/{item.message_id}", False, "", "UNREADABLE", "not a TradeEvents", item.body)
+    return (item.letter_id, False, "", "UNREADABLE", "not a TradeEvents", item.body)

@@ -11,10 +11,11 @@ from pathlib import Path
 import aio_pika
 import grpc
 import pytest
-from exchange.events.v1 import trade_pb2
+from exchange.events.v1 import order_pb2, trade_pb2
 from exchange.settlement.v1 import settlement_pb2
 from exchange.wallet.v1 import operation_pb2
 
+from cli.audit import run_audit
 from cli.processes import free_port
 from libs.bus import topology
 from libs.bus.interface import Message
@@ -182,6 +183,51 @@ async def test_a_dead_letter_is_seen_mended_and_retried(on_rabbitmq: Engine) -> 
     unknown = command(engine, "retry", "no-such-letter", "--json")
     assert (unknown.returncode, json.loads(unknown.stdout)["unknown"]) == (1, ["no-such-letter"])
     assert (await status(engine)).settled == 4, "the others went on"
+
+
+async def test_no_message_on_the_bus_stops_who_reads_it(on_rabbitmq: Engine) -> None:
+    """Of no id, of one id, of ids and texts that no database takes; and what parses as ours, but says nothing."""
+    engine = on_rabbitmq
+    pair = await Pair(engine).fund()
+    readers = ("settlement", "order_gateway")
+    before = [engine.stack.process(name).pid for name in readers]
+    ids = ["same", "same", "with a \x00 in it", "x" * 250]
+    junk = [Message(topology.TRADE_EVENTS, "junk", "junk", name, b"\xff junk %d" % n) for n, name in enumerate(ids)]
+    names = {"base_asset": "A\x00B", "quantity": "1\x00", "buyer_user_id": "\x00", "seller_order_id": "\x00"}
+    trades = []
+    for number, (field, text) in enumerate(names.items(), start=1):
+        trades.append(unsettleable(new_id(), new_id(), number))
+        setattr(trades[-1], field, text)
+    await publish(engine, [*junk, *(as_message(trade) for trade in trades)])
+    connection, channel = await channel_of(engine)
+    sender, exchange = await channel.get_underlay_channel(), engine.settings.rabbitmq.prefix + topology.TRADE_EVENTS
+    for body in (b"\xff without an id", b"\xff without one, too"):  # aio-pika would make one up
+        await sender.basic_publish(body, exchange=exchange, routing_key="junk")
+    await connection.close()
+
+    known = (await engine.place(pair.buyer, "BUY 0.1 @ 60")).order
+    told = {"order_id": known.order_id, "user_id": known.user_id, "version": 99, "status": 4, "updated_at_ns": 1}
+    updates: list[dict] = [
+        {"order_id": "\x00"}, {"order_id": "not an id", "status": 4}, {}, {**told, "status": 0}, {**told, "status": 99},
+        {**told, "filled_quantity": "many"}, {**told, "reason": 9999}, {**told, "updated_at_ns": -(2**63)},
+    ]  # fmt: skip
+    bodies = [
+        order_pb2.OrderEvents(updates=[order_pb2.OrderUpdate(**update)]).SerializeToString() for update in updates
+    ]
+    await publish(engine, [Message(topology.ORDER_EVENTS, "junk", "junk", "", body) for body in (b"\xff", *bodies)])
+
+    await pair.trade(3)
+    await until(lambda: _counts(engine, 5 + len(trades)))
+    await until(lambda: _settled(engine, 3))
+    report = await run_audit(engine.settings.database.dsn.get_secret_value(), show_progress=False)
+    assert [finding.check for finding in report.findings if finding.wrong] == ["tape: nothing_unsettled"]
+    assert (await engine.order(known)).status == known.status
+    assert {letter.trade.trade_id for letter in await letters(engine)} - {""} == {trade.trade_id for trade in trades}
+    assert [engine.stack.process(name).pid for name in readers] == before
+
+
+async def _settled(engine: Engine, count: int) -> bool:
+    return (await status(engine)).settled == count
 
 
 async def _counts(engine: Engine, count: int) -> bool:
