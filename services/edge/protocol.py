@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 HEAD_MAX_BYTES = 65_536
 
@@ -50,6 +51,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """See httptools."""
         self._head_is_there()
         super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """See HttpToolsProtocol. One that its WebSocket side cannot read (it has a body) would be waited for for ever."""
+        super().handle_websocket_upgrade()
+        socket = self.transport.get_protocol()
+        if isinstance(socket, WebSocketsSansIOProtocol) and not socket.handshake_initiated:
+            self._refuse(HTTPStatus.BAD_REQUEST)
 
     def _await_head(self) -> None:
         self._waiting = self.loop.call_later(self.head_timeout_s, self._refuse, HTTPStatus.REQUEST_TIMEOUT)

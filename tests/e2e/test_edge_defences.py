@@ -99,6 +99,34 @@ async def test_strange_paths(engine: Engine, path: str) -> None:
     assert b"swagger_ui" not in answer
 
 
+_KEYS = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+HANDSHAKES = [
+    ("of a post", f"POST /ws HTTP/1.1\r\n{_KEYS}", "", 405),
+    ("of a post with a body", f"POST /ws HTTP/1.1\r\n{_KEYS}Content-Length: 2\r\n", "{}", 400),
+    ("with a body", f"GET /ws HTTP/1.1\r\n{_KEYS}Content-Length: 2\r\n", "{}", 400),
+    (
+        "with a body in chunks",
+        f"GET /ws HTTP/1.1\r\n{_KEYS}Transfer-Encoding: chunked\r\n",
+        "2\r\n{}\r\n0\r\n\r\n",
+        400,
+    ),
+    ("without a key", "GET /ws HTTP/1.1\r\n", "", 400),
+    ("where there is no socket", f"GET /api/v1/status HTTP/1.1\r\n{_KEYS}", "", 403),
+]
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"), [row[1:] for row in HANDSHAKES], ids=[row[0] for row in HANDSHAKES]
+)
+async def test_strange_handshakes(engine: Engine, head: str, body: str, status: int) -> None:
+    """Each is answered, and its connection ends: a few thousand that are waited for would be all it takes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", engine.settings.edge.port)
+    writer.write(f"{head}Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n{body}".encode())
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert int(answer.split()[1]) == status, answer[:200]
+
+
 BODIES = [
     ("a key twice", b'{"symbol":"BTC/USDT","symbol":"ETH/USDT"}', 400),
     ("a key twice, deep inside", b'{"orders":[{"price":"1","price":"2"}]}', 400),
