@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 from exchange.matcher.v1 import command_pb2, matcher_pb2, matcher_pb2_grpc
@@ -46,7 +47,7 @@ async def main(settings: Settings) -> None:
     trades: TradeHub[Trade] = TradeHub(subscribers_max=mine.streams_max)
     sequencer = Sequencer(journal=journal, books=books, trades=trades, relay=relay, clock_ns=time.time_ns)
 
-    lease = await wait_for_lease(journal, mine.lease_ms)
+    lease = await wait_for_lease(journal, mine.lease_ms, meanwhile=sequencer.follow)
     async with asyncio.TaskGroup() as recovering:
         keeping = recovering.create_task(keep_lease(journal, mine.lease_ms))
         await patiently(lambda: sequencer.recover(lease), patience_s=START_PATIENCE_S)
@@ -83,11 +84,12 @@ async def main(settings: Settings) -> None:
     await pool.close()
 
 
-async def wait_for_lease(journal: Journal, lease_ms: int) -> Lease:
-    """Stand by until the lease is free, and there is a database that gives it."""
+async def wait_for_lease(journal: Journal, lease_ms: int, *, meanwhile: Callable[[], Awaitable[None]]) -> Lease:
+    """Stand by until the lease is free, and there is a database that gives it; before each look, do something."""
     waiting = False
     while True:
         try:
+            await meanwhile()
             lease = await journal.take_lease()
         except DatabaseAway as error:
             log.warning("cannot take the lease", error=f"{type(error).__name__}: {error}")

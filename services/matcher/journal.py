@@ -104,6 +104,9 @@ SELECT_SNAPSHOT = """
 SELECT sequence, at_ns, event_hash, state_hash, state FROM matcher.snapshots
 WHERE shard = $1 AND sequence <= $2 ORDER BY sequence DESC LIMIT 1
 """
+SELECT_NEWEST_STATE_HASH = (
+    "SELECT sequence, state_hash FROM matcher.snapshots WHERE shard = $1 ORDER BY sequence DESC LIMIT 1"
+)
 SELECT_SNAPSHOT_SEQUENCE = "SELECT max(sequence) FROM matcher.snapshots WHERE shard = $1"
 INSERT_SNAPSHOT = """
 INSERT INTO matcher.snapshots (shard, sequence, at_ns, event_hash, state_hash, state) VALUES ($1, $2, $3, $4, $5, $6)
@@ -235,6 +238,11 @@ class Journal:
         return {
             row["sequence"]: row["state_hash"] for row in await self._pool.fetch(SELECT_SNAPSHOT_HASHES, self.shard)
         }
+
+    async def newest_state_hash(self) -> tuple[int, str]:
+        """The last command in the newest snapshot, and the hash of the state after it; (0, "") where there is none."""
+        row = await self._pool.fetchrow(SELECT_NEWEST_STATE_HASH, self.shard)
+        return (row["sequence"], row["state_hash"]) if row is not None else (0, "")
 
     async def newest_snapshot(self, until: int | None = None) -> Snapshot | None:
         """The newest snapshot, at or before a command if one is named."""

@@ -136,15 +136,27 @@ async def recover(
     with loading_for_good():
         snapshot = await journal.newest_snapshot(until) if from_snapshot else None
         state = State.of_snapshot(journal.shard, snapshot) if snapshot is not None else State(journal.shard)
-        if until is not None and state.sequence >= until:
-            return state
-        async with aclosing(journal.replay(state.sequence)) as rows:
-            async for row in rows:
-                if retelling:
-                    state.retell(row)
-                else:
-                    state.replay(row, until=until)
-                on_progress(state)
-                if until is not None and state.sequence >= until:
-                    break
+        await catch_up(journal, state, until=until, retelling=retelling, on_progress=on_progress)
         return state
+
+
+async def catch_up(
+    journal: Journal,
+    state: State,
+    *,
+    until: int | None = None,
+    retelling: bool = False,
+    on_progress: Callable[[State], None] = lambda _: None,
+) -> None:
+    """Bring a state to after the command `until`, or after the last one; as `recover`. What is done stays done."""
+    if until is not None and state.sequence >= until:
+        return
+    async with aclosing(journal.replay(state.sequence)) as rows:
+        async for row in rows:
+            if retelling:
+                state.retell(row)
+            else:
+                state.replay(row, until=until)
+            on_progress(state)
+            if until is not None and state.sequence >= until:
+                return

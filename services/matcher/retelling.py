@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -44,8 +45,8 @@ class Reteller:
                 env={**os.environ, SUPERVISOR_PID: str(os.getpid())}, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             assert process.stdout is not None, "it was asked for"
-            while length := int.from_bytes(await process.stdout.read(_LENGTH_BYTES), "big"):
-                yield trade_pb2.TradeEvents.FromString(await process.stdout.readexactly(length))
+            async for body in bodies(process.stdout):
+                yield trade_pb2.TradeEvents.FromString(body)
             if code := await process.wait():
                 log.error("the replay failed", exit_code=code)
                 raise RefusedError(Refused(Reason.INTERNAL))
@@ -54,6 +55,13 @@ class Reteller:
             if process is not None and process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+async def bodies(told: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """What stands after its length each, up to the end or to where it breaks off. However a pipe cuts it up."""
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while True:
+            yield await told.readexactly(int.from_bytes(await told.readexactly(_LENGTH_BYTES), "big"))
 
 
 async def retell(journal: Journal, symbol: str, first: int, last: int) -> AsyncIterator[trade_pb2.TradeEvents]:

@@ -21,7 +21,7 @@ from services.matcher.core.engine import Engine
 from services.matcher.core.fingerprint import fingerprint
 from services.matcher.core.orders import Outcome, Trade
 from services.matcher.journal import Journal, Lease, LeaseLostError
-from services.matcher.recovery import JournalBrokenError, State, recover
+from services.matcher.recovery import JournalBrokenError, State, catch_up, recover
 from services.matcher.relay import Relay
 from services.matcher.wire import command_from, event_messages, question_from, result_message, symbol_message
 
@@ -58,6 +58,7 @@ class Sequencer:
         self._relay = relay
         self._clock_ns = clock_ns
         self._state = State(journal.shard)
+        self._is_loaded = False
 
     @property
     def sequence(self) -> int:
@@ -74,17 +75,30 @@ class Sequencer:
         """The symbols by name."""
         return self._state.symbols
 
+    async def follow(self) -> None:
+        """Bring the state to where the journal ends now. Raises JournalBrokenError, or what asyncpg raises.
+
+        Done while this process only stands by: loading a large snapshot stops everything else here for longer than a lease
+        lasts, and who began with it when it leads would no longer lead when it is done.
+        """
+        if self._is_loaded:
+            await catch_up(self._journal, self._state)
+        else:
+            self._state = await recover(self._journal)
+            self._is_loaded = True
+        SEQUENCE.set(self.sequence)
+
     async def recover(self, lease: Lease) -> None:
-        """Read the newest snapshot and replay the journal to its end. Raises JournalBrokenError; then do not serve."""
-        started = time.monotonic()
-        self._state = await recover(self._journal)
+        """Go to the end of the journal, which has no other writer now. Raises JournalBrokenError; then do not serve."""
+        started, followed_to = time.monotonic(), self.sequence
+        await self.follow()
         if self.sequence != lease.last_sequence:
             raise JournalBrokenError(f"the journal ends at {self.sequence}, the shard at {lease.last_sequence}")
         for name, market in self.engine.markets.items():
             self._books.load(name, market.book, self.sequence)
             self._trades.load(name, market.trades)
-        SEQUENCE.set(self.sequence)
-        log.info("recovered", sequence=self.sequence, seconds=round(time.monotonic() - started, 3))
+        seconds = round(time.monotonic() - started, 3)
+        log.info("recovered", sequence=self.sequence, followed_to=followed_to, seconds=seconds)
 
     async def put_symbols(self, wanted: Sequence[Symbol]) -> None:
         """Journal every symbol that is new or whose filters have changed."""

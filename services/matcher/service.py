@@ -12,7 +12,6 @@ from libs.orders import Side, symbol_name
 from libs.reasons import Reason, Refused, RefusedError, away, symbol_unknown
 from libs.tape import TradeHub
 from services.matcher.core.orders import Trade
-from services.matcher.core.snapshot import state_hash
 from services.matcher.journal import Journal
 from services.matcher.relay import Relay
 from services.matcher.retelling import Reteller
@@ -149,12 +148,14 @@ class MatcherService(matcher_pb2_grpc.MatcherServiceServicer):
     async def GetStatus(self, request: matcher_pb2.GetStatusRequest, context: Any) -> matcher_pb2.GetStatusResponse:
         """See the proto."""
         del request, context
+        snapshot_sequence, state_hash = await self._journal.newest_state_hash()
         return matcher_pb2.GetStatusResponse(
             shard=self._journal.shard,
             epoch=self._journal.epoch,
             sequence=self._sequencer.sequence,
-            state_hash=state_hash(self._sequencer.engine),
+            state_hash=state_hash,
             outbox_lag=self._relay.lag,
+            snapshot_sequence=snapshot_sequence,
         )
 
     async def _commit(self, commands: Sequence[command_pb2.Command]) -> Sequence[Answer]:

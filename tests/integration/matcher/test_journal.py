@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 
 import pytest
 from exchange.matcher.v1 import book_pb2, command_pb2
@@ -9,6 +10,7 @@ from exchange.matcher.v1 import book_pb2, command_pb2
 from libs.books import BookHub
 from libs.bus.interface import Message
 from libs.tape import TradeHub
+from services.matcher.__main__ import wait_for_lease
 from services.matcher.core.engine import Engine
 from services.matcher.core.snapshot import state_hash
 from services.matcher.journal import ENSURE_SHARD, TAKE_LEASE, Journal, LeaseLostError
@@ -82,6 +84,8 @@ async def test_recovery_gives_the_same_state_and_events(pool) -> None:
     assert state_hash(second.engine) == state_hash(first.engine)
     assert second.books.snapshot("BTC/USDT", 10).bids == first.books.snapshot("BTC/USDT", 10).bids
     assert second.journal.epoch == first.journal.epoch + 1
+    await second.journal.store_snapshot((await recover(second.journal)).snapshot(), kept=1)
+    assert await second.journal.newest_state_hash() == (second.sequencer.sequence, state_hash(second.engine))
 
 
 async def test_an_old_leader_cannot_commit_and_nothing_of_its_batch_stays(pool) -> None:
@@ -99,6 +103,39 @@ async def test_an_old_leader_cannot_commit_and_nothing_of_its_batch_stays(pool) 
     reader = await Leader(pool, "reader").lead()
     assert order_id("bob#1") not in reader.engine.orders
     assert {order_id("ann#1"), order_id("cid#1")} <= reader.engine.orders.keys()
+
+
+async def test_a_standby_leads_only_when_it_has_read_the_journal_however_long_that_takes(pool) -> None:
+    """Who took the lease first, and then loaded for longer than it lasts, lost it to another, who lost it again."""
+    first = await Leader(pool, "first").lead()
+    await first.place("ann#1")
+    standby = Leader(pool, "standby")
+    looks, first_lives = 0, True
+
+    async def follow() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            time.sleep(3 * LEASE_MS / 1000)  # noqa: ASYNC251 - as loading does: nothing else goes on meanwhile
+        if first_lives:
+            await first.journal.keep_lease()
+        await standby.sequencer.follow()
+
+    waiting = asyncio.create_task(wait_for_lease(standby.journal, LEASE_MS, meanwhile=follow))
+    while looks < 3:
+        await asyncio.sleep(0.01)
+    assert standby.sequencer.sequence == first.sequencer.sequence
+    await first.place("bob#1")
+    first_lives = False
+    lease = await waiting
+    await standby.journal.keep_lease()
+    assert await pool.fetchval("SELECT lease_until > clock_timestamp() FROM matcher.shards")
+    await standby.sequencer.recover(lease)
+    assert state_hash(standby.engine) == state_hash(first.engine)
+    await standby.relay.recover(lease.last_position)
+    await standby.place("cid#1")
+    with pytest.raises(LeaseLostError):
+        await first.place("dee#1")
 
 
 async def test_only_one_of_many_gets_the_lease(pool) -> None:
