@@ -4,6 +4,7 @@ If a commit fails, memory is ahead of the journal: the process must end and reco
 that a process which lost its lease (paused, cut off) cannot write.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,10 +14,11 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from libs.books import BookHub
 from libs.db.pool import DatabaseAway
-from libs.reasons import RefusedError
+from libs.money import UNIT, format_units
+from libs.reasons import Reason, Refused, RefusedError
 from libs.tape import TradeHub
 from libs.tracing import traced
-from services.matcher.core.commands import Symbol
+from services.matcher.core.commands import PutSymbol, Symbol
 from services.matcher.core.engine import Engine
 from services.matcher.core.fingerprint import fingerprint
 from services.matcher.core.orders import Outcome, Trade
@@ -105,7 +107,23 @@ class Sequencer:
         changed = [symbol for symbol in wanted if self.symbols.get(symbol.name) != symbol]
         if changed:
             puts = [command_pb2.PutSymbol(symbol=symbol_message(symbol)) for symbol in changed]
-            await self.commit([command_pb2.Command(put_symbol=put) for put in puts])
+            answers = await self.commit([command_pb2.Command(put_symbol=put) for put in puts])
+            for symbol, answer in zip(changed, answers, strict=True):
+                if isinstance(answer, RefusedError):
+                    log.error("a market stays as it was", symbol=symbol.name, refused=str(answer))
+
+    def check_change(self, symbol: Symbol) -> None:
+        """Raises RefusedError where price x quantity of an open order could then have more than 8 decimals."""
+        market = self.engine.markets.get(symbol.name)
+        if market is None:
+            return
+        prices, quantities = market.grid()
+        if math.gcd(prices, symbol.tick) * math.gcd(quantities, symbol.lot) % UNIT:
+            rule = (
+                "tick size x lot size must be exact in 8 decimals with open orders, too, whose prices are multiples of "
+                f"{format_units(prices)} and quantities of {format_units(quantities)}: cancel those, or delist it first"
+            )
+            raise RefusedError(Refused(Reason.AMOUNT_TOO_PRECISE, field="symbol.tick_size", rule=rule))
 
     def is_due(self) -> bool:
         """Whether time has made something due: to be asked now and then where no commands come."""
@@ -137,6 +155,8 @@ class Sequencer:
                     answers.append(self.engine.tell(question_from(message.ask)))
                     continue
                 command = command_from(message)
+                if isinstance(command, PutSymbol):
+                    self.check_change(command.symbol)
             except RefusedError as error:
                 answers.append(error)
                 continue

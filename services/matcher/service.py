@@ -95,11 +95,14 @@ class MatcherService(matcher_pb2_grpc.MatcherServiceServicer):
         """See the proto."""
         del context
         symbol = checked_symbol(request.symbol)
+        self._sequencer.check_change(symbol)
         if not await self._journal.put_symbol(symbol):
             rule = "a market of this shard, with the assets it has"
             raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="symbol.symbol", rule=rule))
         put = command_pb2.PutSymbol(symbol=symbol_message(symbol))
-        await self._commit([command_pb2.Command(put_symbol=put)])
+        (answer,) = await self._commit([command_pb2.Command(put_symbol=put)])
+        if isinstance(answer, RefusedError):  # an order came in between
+            raise answer
         return matcher_pb2.PutSymbolResponse(symbol=put.symbol)
 
     async def ListSymbols(

@@ -16,7 +16,7 @@ from exchange.wallet.v1 import wallet_pb2
 
 from libs.ids import new_id
 from libs.rpc.client import open_channel
-from tests.support.engine import Engine
+from tests.support.engine import Engine, order_from
 from tests.support.trading import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +75,39 @@ async def test_an_asset_and_a_market_are_added_and_halted(fresh_engine: Engine) 
     listed = {item["symbol"]: item for item in json.loads((await command(engine, "markets", "list", "--json")).stdout)}
     assert listed["GOLD/USDT"] == {**told, "status": "SYMBOL_STATUS_HALTED"}
     assert "HALTED" in (await command(engine, "markets", "list")).stdout
+
+
+async def test_filters_that_do_not_go_with_what_is_open_wait_until_it_is_gone(fresh_engine: Engine) -> None:
+    """Price x quantity would have more than 8 decimals: the order that met one ended the matcher, again and again."""
+    engine = fresh_engine
+    before = engine.stack.process("matcher").pid
+    put = ("markets", "put", "BTC/USDT", "--tick-size", "0.00000001", "--lot-size", "1", "--min-quantity", "1")
+    user, other = await engine.user(BTC="10", USDT="1000"), await engine.user(BTC="10", USDT="1000")
+    resting = (await engine.place(user, "SELL 0.06001 @ 100")).order
+    refused = await command(engine, *put)
+    assert refused.returncode == 1
+    said = " ".join(refused.stderr.split())
+    assert "AMOUNT_TOO_PRECISE field=symbol.tick_size" in said
+    assert "prices are multiples of 100 and quantities of 0.06001" in said
+    stop = order_from("SELL 0.1 @ 50", user_id=user, symbol="BTC/USDT", client_order_id="stop")
+    stop.type, stop.stop_price = order_pb2.ORDER_TYPE_STOP_LIMIT, "60.01"
+    waiting = (await engine.gateway.PlaceOrder(stop, metadata=engine.service)).order
+    await engine.cancel(resting)
+    assert "multiples of 0.01 and quantities of 0.1" in " ".join((await command(engine, *put)).stderr.split())
+    await engine.cancel(waiting)
+    assert (await command(engine, *put)).returncode == 0
+
+    async def is_known() -> bool:
+        try:
+            await engine.place(user, "SELL 1 @ 100.00000003")
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    await until(is_known, timeout_s=60)
+    assert (await engine.place(other, "BUY 1 @ 100.00000003")).order.filled_notional == "100.00000003"
+    assert (await engine.quiet()).clean
+    assert engine.stack.process("matcher").pid == before
 
 
 @pytest.mark.parametrize("name", ["gold/USDT", "A-B/USDT", "G/USDT", "GOLD /USDT", "GOLDGOLDGOLDG/USDT", "GÖLD/USDT"])

@@ -5,6 +5,7 @@ What may never live here: who may do what (rules), when (engine).
 
 import zlib
 from collections import deque
+from math import gcd
 from typing import Final
 
 from mypy_extensions import mypyc_attr
@@ -99,6 +100,15 @@ class Market:
             self._head_at_ns, self._head = at_ns, _trade_id_head(at_ns, self.tag)
         # Twelve digits, for the bit before them keeps their zeros; formatting them would take five times as long.
         return self._head + hex(1 << 48 | (self.tag & 63) << _SEQUENCE_BITS | self.trades)[3:]
+
+    def grid(self) -> tuple[int, int]:
+        """What prices, and what quantities, of all open orders are multiples of; 0 where there are none."""
+        prices = quantities = 0
+        for owner in self.open.values():
+            for order in owner.orders():
+                prices = gcd(prices, order.price, order.stop_price, order.stop_limit_price, order.trail)
+                quantities = gcd(quantities, order.quantity, order.remaining, order.display)
+        return prices, quantities
 
     def enter(self, order: Order, step: Step) -> None:
         """Let an order trade as the incoming one, then rest or end, as its type and time in force say."""
