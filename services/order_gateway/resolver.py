@@ -21,7 +21,7 @@ from exchange.matcher.v1 import command_pb2
 
 from libs.db.pool import DatabaseAway
 from libs.ids import FIRST_ID
-from libs.reasons import Reason, Refused, RefusedError
+from libs.reasons import PASSING, Reason, Refused, RefusedError
 from services.order_gateway.amending import Amender
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.records import OrderRow
@@ -63,12 +63,24 @@ class Resolver:
         while True:
             try:
                 await self.resolve_pending()
-                for order in await self._store.amending(self._after_s, BATCH_MAX):
-                    await self._amender.resume(order)
+                await self.resume_changes()
                 await self.sweep()
             except (RefusedError, *DatabaseAway) as error:
                 log.warning("resolving waits", error=str(error))
             await asyncio.sleep(EVERY_S)
+
+    async def resume_changes(self) -> None:
+        """Bring changes that were cut off to their end. Raises RefusedError for a passing fault, or what asyncpg raises.
+
+        One that is refused for good keeps nothing else waiting.
+        """
+        for order in await self._store.amending(self._after_s, BATCH_MAX):
+            try:
+                await self._amender.resume(order)
+            except RefusedError as error:
+                if error.refused.reason in PASSING:
+                    raise
+                log.error("cannot resolve a change", order_id=order.order_id, refused=str(error))  # noqa: TRY400 - says it all
 
     async def resolve_pending(self) -> None:
         """Resolve what is PENDING now and was the last time. Raises RefusedError, or what asyncpg raises."""

@@ -1,9 +1,11 @@
 """Which orders are taken for stuck: those that were PENDING at two looks in succession, whatever clocks say of their age."""
 
+import contextlib
 from typing import Any
 
 from libs.ids import new_id
-from libs.reasons import Reason, Refused
+from libs.reasons import Reason, Refused, RefusedError
+from services.order_gateway.core.records import OrderRow
 from services.order_gateway.resolver import Resolver
 from services.order_gateway.store import OrderStore
 from tests.support.records import insert_orders
@@ -47,3 +49,36 @@ async def test_an_order_under_way_is_left_alone_where_its_gateways_clock_is_late
     await resolver.resolve_pending()
     assert matcher.asked == [stuck]
     await pool.execute(late, stuck, OPEN)
+
+
+class Amender:
+    """Refuses one order as it is told, and remembers the others."""
+
+    def __init__(self, refused: str, reason: Reason) -> None:
+        self.refused, self.reason = refused, reason
+        self.resumed: list[str] = []
+
+    async def resume(self, order: OrderRow) -> None:
+        if order.order_id == self.refused:
+            raise RefusedError(Refused(self.reason))
+        self.resumed.append(order.order_id)
+
+
+async def test_a_change_that_is_refused_for_good_keeps_no_other_waiting(pool) -> None:
+    await pool.execute("UPDATE orders.orders SET amend = NULL WHERE amend IS NOT NULL")
+    first, second = await insert_orders(pool.execute, new_id(), [("BTC/USDT", OPEN), ("BTC/USDT", OPEN)])
+    for order_id, age in ((first, 120), (second, 60)):
+        await pool.execute(
+            "UPDATE orders.orders SET amend_at = now() - $2 * interval '1 second', "
+            """amend = '{"price": "1", "quantity": null, "stop_price": "0", "increase": "1"}' WHERE order_id = $1""",
+            order_id, age,
+        )  # fmt: skip
+    for reason, resumed in ((Reason.ASSET_UNKNOWN, [second]), (Reason.DEPENDENCY_UNAVAILABLE, [])):
+        amender = Amender(first, reason)
+        resolver = Resolver(
+            store=OrderStore(pool), matcher=Matcher(), intake=Nobody(), amender=amender, after_s=10, sweep_after_s=10
+        )  # type: ignore[arg-type]
+        with contextlib.suppress(RefusedError):
+            await resolver.resume_changes()
+        assert amender.resumed == resumed
+    await pool.execute("UPDATE orders.orders SET amend = NULL, status = 6 WHERE order_id = ANY ($1)", [first, second])
