@@ -35,6 +35,8 @@ from services.order_gateway.updates import UpdateConsumer
 CALL_TIMEOUT_S = 5.0
 # While a service behind is away, orders wait in the queue; after this the batch is given back as "outcome unknown".
 PATIENCE_S = 30.0
+# How long a standby may take to lead once the lease is over.
+FAIL_OVER_S = 2.0
 # The listener and the consumer of the embedded bus hold a connection each.
 BUS_CONNECTIONS = 2
 
@@ -54,8 +56,9 @@ async def main(settings: Settings) -> None:
     wallet = WalletClient(wallet_channel, peer(name="wallet", circuit=settings.circuit))
     settlement_channel = open_channel(settings.settlement.target(), settings.tls)
     settlement = SettlementClient(settlement_channel, peer(name="settlement"))
+    patience_s = patience_with_matchers(settings)
     matcher = MatcherClient([
-        ShardLeader(pool=pool, peer=peer(name="matcher"), shard=shard, patience_s=PATIENCE_S, tls=settings.tls)
+        ShardLeader(pool=pool, peer=peer(name="matcher"), shard=shard, patience_s=patience_s, tls=settings.tls)
         for shard in range(settings.matcher.shards)
     ])  # fmt: skip
     flow = Intake(store=store, wallet=wallet, matcher=matcher, patience_s=PATIENCE_S)
@@ -108,6 +111,15 @@ async def main(settings: Settings) -> None:
     await settlement_channel.close()
     await wallet_channel.close()
     await pool.close()
+
+
+def patience_with_matchers(settings: Settings) -> float:
+    """How long an order waits for its matcher: with several shards, as long as a fail-over takes.
+
+    For what is taken meanwhile waits behind it, orders of the other shards, too.
+    """
+    lease_s = settings.matcher.lease_ms / 1000
+    return PATIENCE_S if settings.matcher.shards == 1 else min(PATIENCE_S, lease_s + FAIL_OVER_S)
 
 
 if __name__ == "__main__":
