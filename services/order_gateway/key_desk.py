@@ -15,7 +15,9 @@ from libs.signing import hash_of, secret_of
 from libs.times import parse_time, put_time
 from services.order_gateway.key_store import KeyRow, KeyStore
 
+# That can be used, and with those that were revoked or are over.
 KEYS_MAX = 100
+KEYS_IN_ALL_MAX = 10_000
 ALLOWED_IPS_MAX = 20
 _NUMBERS = {name: number for number, name in KEY_SCOPES.items()}
 
@@ -35,10 +37,10 @@ class ApiKeyService(api_key_pb2_grpc.ApiKeyServiceServicer):
         if not self._master:
             raise RefusedError(Refused(Reason.API_KEYS_OFF))
         wanted = self._wanted(request)
-        if not await self._store.insert(wanted, at_most=KEYS_MAX):
+        if not await self._store.insert(wanted, usable_max=KEYS_MAX, in_all_max=KEYS_IN_ALL_MAX):
             known = await self._store.by_name(wanted.user_id, wanted.name)
             if known is None:
-                raise RefusedError(Refused(Reason.TOO_MANY_API_KEYS, rule=f"at most {KEYS_MAX}"))
+                raise RefusedError(Refused(Reason.TOO_MANY_API_KEYS, rule=f"at most {KEYS_MAX} that can be used"))
             for field in ("scopes", "allowed_ips", "expires_at"):
                 if getattr(known, field) != getattr(wanted, field):
                     raise RefusedError(Refused(Reason.KEY_REUSED, field=field))

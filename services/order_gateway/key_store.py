@@ -7,16 +7,23 @@ from typing import NamedTuple
 from libs.db.pool import Pool
 
 _COLUMNS = "key_id::text, user_id::text, name, scopes, allowed_ips, secret_hash, created_at, expires_at, revoked_at"
-# Requests at the same moment may pass the limit together: it keeps lists short, no more.
+# Requests at the same moment may pass a limit together: it keeps lists short, no more. A name is never used twice, so that
+# rows stay.
 INSERT = """
 INSERT INTO orders.api_keys (key_id, user_id, name, scopes, allowed_ips, secret_hash, created_at, expires_at)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE (SELECT count(*) FROM orders.api_keys WHERE user_id = $2) < $9
+SELECT $1, $2, $3, $4, $5, $6, $7, $8
+WHERE (SELECT count(*) FROM orders.api_keys WHERE user_id = $2 AND revoked_at IS NULL
+       AND (expires_at IS NULL OR expires_at > $7)) < $9
+  AND (SELECT count(*) FROM orders.api_keys WHERE user_id = $2) < $10
 ON CONFLICT (user_id, name) DO NOTHING
 RETURNING key_id
 """
 BY_NAME = f"SELECT {_COLUMNS} FROM orders.api_keys WHERE user_id = $1 AND name = $2"
 BY_ID = f"SELECT {_COLUMNS} FROM orders.api_keys WHERE key_id = $1"
-OF_USER = f"SELECT {_COLUMNS} FROM orders.api_keys WHERE user_id = $1 ORDER BY created_at, key_id LIMIT $2"
+OF_USER = f"""
+SELECT {_COLUMNS} FROM orders.api_keys WHERE user_id = $1
+ORDER BY revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) DESC, created_at DESC, key_id DESC LIMIT $2
+"""
 REVOKE = f"""
 UPDATE orders.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1 AND user_id = $2 RETURNING {_COLUMNS}
 """
@@ -42,9 +49,9 @@ class KeyStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def insert(self, key: KeyRow, *, at_most: int) -> bool:
-        """Whether it was stored: not where the user has that name already, or `at_most` keys."""
-        return await self._pool.fetchval(INSERT, *key[:8], at_most) is not None
+    async def insert(self, key: KeyRow, *, usable_max: int, in_all_max: int) -> bool:
+        """Whether it was stored: not where the user has that name already, or as many keys as these limits say."""
+        return await self._pool.fetchval(INSERT, *key[:8], usable_max, in_all_max) is not None
 
     async def by_name(self, user_id: str, name: str) -> KeyRow | None:
         """The user's key of a name."""
@@ -57,7 +64,7 @@ class KeyStore:
         return KeyRow(*row.values()) if row else None
 
     async def of_user(self, user_id: str, limit: int) -> list[KeyRow]:
-        """A user's keys, oldest first."""
+        """A user's keys: those that can be used, and then as many of the others as the limit leaves; newest first."""
         return [KeyRow(*row.values()) for row in await self._pool.fetch(OF_USER, user_id, limit)]
 
     async def revoke(self, user_id: str, key_id: str) -> KeyRow | None:

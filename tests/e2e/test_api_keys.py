@@ -272,3 +272,25 @@ async def test_who_may_only_read_cannot_make_what_outlives_its_token(engine: Eng
         listed = await http.get("/api/v1/api-keys", headers=headers)
     assert (made.status_code, revoked.status_code) == (403, 403)
     assert [key["name"] for key in listed.json()["keys"]] == ["bot"]
+
+
+async def test_keys_that_are_over_make_room_for_others(engine: Engine) -> None:
+    user = new_id()
+    full = "SELECT gen_random_uuid(), $1, 'k' || n, '{read}', '{}', sha256(''), now() - n * interval '1 second'"
+    insert = "INSERT INTO orders.api_keys (key_id, user_id, name, scopes, allowed_ips, secret_hash, created_at)"
+    await engine.query(f"{insert} {full} FROM generate_series(1, 100) AS n", user)
+    refused = await create(engine, user)
+    assert (refused.status_code, refused.json()["reason"]) == (400, "TOO_MANY_API_KEYS")
+    await engine.query("UPDATE orders.api_keys SET revoked_at = now() WHERE user_id = $1 AND name <> 'k7'", user)
+    await engine.query("UPDATE orders.api_keys SET revoked_at = NULL, expires_at = now() WHERE name = 'k8'")
+    made = await create(engine, user)
+    assert made.status_code == 200, made.text
+    async with httpx.AsyncClient(base_url=engine.rest) as http:
+        listed = (await http.get("/api/v1/api-keys", headers=engine.bearer(user))).json()["keys"]
+    assert [key["name"] for key in listed[:4]] == ["bot", "k7", "k1", "k2"], "those that can be used, then the newest"
+    assert len(listed) == 100
+    await engine.query(
+        f"{insert} {full.replace(chr(39) + 'k', chr(39) + 'n')} FROM generate_series(1, 10000) AS n", user
+    )
+    assert (await create(engine, user, name="another")).json()["reason"] == "TOO_MANY_API_KEYS"
+    assert (await create(engine, user)).json() == made.json(), "a repeat is answered as before"
