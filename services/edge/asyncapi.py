@@ -104,8 +104,8 @@ def _told(schemas: Schemas) -> dict[str, Schema]:
             "type": "object",
             "description": "To options, place, amend, reduce, cancel and cancelAll; `op` says which.",
             "properties": {
-                "op": _TEXT, "id": _ID, "order": order, "fills": {"type": "array", "items": fill}, "sessionId": _TEXT,
-                "orderIds": {"type": "array", "items": _TEXT},
+                "op": _TEXT, "id": _ID, "order": order, "fills": {"type": "array", "items": fill},
+                "moreFills": {"type": "boolean"}, "sessionId": _TEXT, "orderIds": {"type": "array", "items": _TEXT},
             },
         },
         "book": _message("book", book),

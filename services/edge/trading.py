@@ -120,6 +120,8 @@ def _content(
     if response.fills:
         fills = [as_json(fill) for fill in response.fills]
         content["fills"] = fills
+        if response.more_fills:
+            content["moreFills"] = True
     if response.session_id:
         content["sessionId"] = response.session_id
     return content

@@ -75,7 +75,7 @@ class State:
             return
         outcomes = self._do(batch.commands)
         if not batch.HasField("fingerprint"):  # of an earlier version
-            self._tell(row, outcomes)
+            self._tell(row, batch, outcomes)
             return
         if fingerprint(outcomes) != batch.fingerprint:
             raise JournalBrokenError(f"commands {row.first_sequence} to {row.last_sequence} did something else")
@@ -83,7 +83,8 @@ class State:
 
     def retell(self, row: JournalRow) -> list[Message]:
         """Do one commit again; what it told, byte for byte. Raises JournalBrokenError."""
-        return self._tell(row, self._do(self._batch_of(row).commands))
+        batch = self._batch_of(row)
+        return self._tell(row, batch, self._do(batch.commands))
 
     def _batch_of(self, row: JournalRow) -> command_pb2.JournalBatch:
         batch = command_pb2.JournalBatch.FromString(row.batch)
@@ -104,9 +105,10 @@ class State:
                 self.symbols[command.symbol.name] = command.symbol
         return outcomes
 
-    def _tell(self, row: JournalRow, outcomes: Sequence[Outcome]) -> list[Message]:
+    def _tell(self, row: JournalRow, batch: command_pb2.JournalBatch, outcomes: Sequence[Outcome]) -> list[Message]:
         self.sequence = row.last_sequence
-        events = event_messages(self.shard, self.sequence, outcomes, self.symbols)
+        items_max = batch.message_items_max
+        events = event_messages(self.shard, self.sequence, outcomes, self.symbols, items_max=items_max)
         self.chain_events([message.body for message in events])
         if self.event_hash != row.event_hash:
             raise JournalBrokenError(f"commands {row.first_sequence} to {row.last_sequence} gave other events")

@@ -37,6 +37,10 @@ COMMIT_SECONDS = Histogram(
 )
 SEQUENCE = Gauge("matcher_sequence", "Last committed command")
 COMMANDS_MAX = 1000
+# Of one command, and of all in one response: 80 bytes each, of the 4 MiB that a message has at most.
+FILLS_OF_ONE_MAX, FILLS_MAX = 1000, 20_000
+# In one message on the bus: some 300 bytes each, and brokers take no message of any size (RabbitMQ 4: 16 MiB).
+MESSAGE_ITEMS_MAX = 1000
 TICK = command_pb2.Command(tick=command_pb2.Tick())
 
 
@@ -167,16 +171,28 @@ class Sequencer:
         if journaled:
             with traced("matcher.commit", lambda: _order_ids(journaled)):
                 await self._write(journaled, outcomes)
-        return [
-            answer if isinstance(answer, RefusedError) else result_message(answer, self.symbols) for answer in answers
-        ]
+        return self._told(answers)
+
+    def _told(self, answers: Sequence[Outcome | RefusedError]) -> list[command_pb2.CommandResult | RefusedError]:
+        """Answers in words; of fills, of which there may be any number, as many as one response has room for."""
+        told: list[command_pb2.CommandResult | RefusedError] = []
+        room = FILLS_MAX
+        for answer in answers:
+            if isinstance(answer, RefusedError):
+                told.append(answer)
+                continue
+            result = result_message(answer, self.symbols, fills_max=min(FILLS_OF_ONE_MAX, room))
+            room -= len(result.fills)
+            told.append(result)
+        return told
 
     async def _write(self, journaled: list[command_pb2.Command], outcomes: list[Outcome]) -> None:
         first, last = self.sequence + 1, self.sequence + len(journaled)
         batch = command_pb2.JournalBatch(
-            first_sequence=first, at_ns=self._state.at_ns, commands=journaled, fingerprint=fingerprint(outcomes)
-        )
-        events = event_messages(self._journal.shard, last, outcomes, self.symbols)
+            first_sequence=first, at_ns=self._state.at_ns, commands=journaled, fingerprint=fingerprint(outcomes),
+            message_items_max=MESSAGE_ITEMS_MAX,
+        )  # fmt: skip
+        events = event_messages(self._journal.shard, last, outcomes, self.symbols, items_max=MESSAGE_ITEMS_MAX)
         self._state.sequence = last
         self._state.chain_events([message.body for message in events])
         started = time.perf_counter()

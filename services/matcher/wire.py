@@ -1,6 +1,7 @@
 """Between protobuf and the core: commands in, results and event messages out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from exchange.common.v1 import order_pb2 as common_order_pb2
 from exchange.common.v1 import symbol_pb2
@@ -28,8 +29,7 @@ from services.matcher.core.commands import (
 from services.matcher.core.orders import OrderState, Outcome, Trade
 from services.matcher.core.parsing import new_order
 
-TRADE_MESSAGE = trade_pb2.TradeEvents.DESCRIPTOR.full_name
-ORDER_MESSAGE = order_pb2.OrderEvents.DESCRIPTOR.full_name
+T = TypeVar("T")
 
 
 def command_from(message: command_pb2.Command) -> Command:
@@ -166,15 +166,17 @@ def symbol_message(symbol: Symbol) -> symbol_pb2.Symbol:
     )
 
 
-def result_message(outcome: Outcome, symbols: dict[str, Symbol]) -> command_pb2.CommandResult:
-    """The answer to a command."""
+def result_message(outcome: Outcome, symbols: dict[str, Symbol], *, fills_max: int) -> command_pb2.CommandResult:
+    """The answer to a command, with so many of its fills at most."""
     result = command_pb2.CommandResult(
         refusal=outcome.refusal,  # type: ignore[arg-type]  # twins, kept equal by a test
         refused_field=outcome.refused_field,
-        fills=[_fill(trade, outcome.order) for trade in outcome.fills] if outcome.order is not None else (),
     )
     if outcome.order is not None:
         put_update(result.order, outcome.order, symbols)
+        if outcome.fills:
+            result.fills.extend(_fill(trade, outcome.order) for trade in outcome.fills[:fills_max])
+            result.more_fills = len(outcome.fills) > fills_max
     elif outcome.updates:
         for state in outcome.updates:
             put_update(result.cancelled.add(), state, symbols)
@@ -207,8 +209,13 @@ def put_update(message: order_pb2.OrderUpdate, state: OrderState, symbols: dict[
             message.releases.add(key=f"{state.order_id}/{number}", amount=format_units(amount), asset=asset)
 
 
-def event_messages(shard: int, sequence: int, outcomes: Iterable[Outcome], symbols: dict[str, Symbol]) -> list[Message]:
-    """What one commit tells the world: per symbol its trades, and the last state of each order that changed."""
+def event_messages(
+    shard: int, sequence: int, outcomes: Iterable[Outcome], symbols: dict[str, Symbol], *, items_max: int
+) -> list[Message]:
+    """What one commit tells the world: per symbol its trades, and the last state of each order that changed.
+
+    A message has `items_max` of them at most (0: all there are), for brokers take no message of any size.
+    """
     trades: dict[str, list[Trade]] = {}
     updates: dict[str, dict[str, OrderState]] = {}
     for outcome in outcomes:
@@ -219,16 +226,25 @@ def event_messages(shard: int, sequence: int, outcomes: Iterable[Outcome], symbo
     messages = []
     source = f"{shard}/{sequence}"
     for symbol, made in trades.items():
-        body = trade_pb2.TradeEvents(shard=shard, journal_sequence=sequence, symbol=symbol)
-        for trade in made:
-            put_trade(body.trades.add(), trade)
-        messages.append(_message(TRADE_EVENTS, routing_key("trade", symbol), TRADE_MESSAGE, source, body))
+        for part, some in _parts(made, items_max):
+            body = trade_pb2.TradeEvents(shard=shard, journal_sequence=sequence, symbol=symbol)
+            for trade in some:
+                put_trade(body.trades.add(), trade)
+            messages.append(_message(TRADE_EVENTS, routing_key("trade", symbol), source, part, body))
     for symbol, states in updates.items():
-        order_body = order_pb2.OrderEvents(shard=shard, journal_sequence=sequence, symbol=symbol)
-        for state in states.values():
-            put_update(order_body.updates.add(), state, symbols)
-        messages.append(_message(ORDER_EVENTS, routing_key("order", symbol), ORDER_MESSAGE, source, order_body))
+        for part, changed in _parts(list(states.values()), items_max):
+            order_body = order_pb2.OrderEvents(shard=shard, journal_sequence=sequence, symbol=symbol)
+            for state in changed:
+                put_update(order_body.updates.add(), state, symbols)
+            messages.append(_message(ORDER_EVENTS, routing_key("order", symbol), source, part, order_body))
     return messages
+
+
+def _parts(items: list[T], items_max: int) -> Iterator[tuple[str, list[T]]]:
+    """Parts of so many items, each with what tells it from the first in the ids of their messages."""
+    size = items_max or len(items)
+    for number, start in enumerate(range(0, len(items), size)):
+        yield f"/{number}" if number else "", items[start : start + size]
 
 
 def put_trade(message: trade_pb2.Trade, trade: Trade) -> None:
@@ -292,6 +308,7 @@ def _fill(trade: Trade, state: OrderState) -> common_order_pb2.Fill:
 
 
 def _message(
-    exchange: str, key: str, message_type: str, source: str, body: trade_pb2.TradeEvents | order_pb2.OrderEvents
+    exchange: str, key: str, source: str, part: str, body: trade_pb2.TradeEvents | order_pb2.OrderEvents
 ) -> Message:
-    return Message(exchange, key, message_type, f"{source}/{key}", body.SerializeToString(deterministic=True))
+    message_type = body.DESCRIPTOR.full_name
+    return Message(exchange, key, message_type, f"{source}/{key}{part}", body.SerializeToString(deterministic=True))

@@ -191,7 +191,7 @@ class Session:
         answer = found[0]
         if isinstance(answer, Refused):
             return Response(request_id=request_id, error=status_of(answer))
-        return Response(request_id=request_id, order=answer.order, fills=answer.fills)
+        return Response(request_id=request_id, order=answer.order, fills=answer.fills, more_fills=answer.more_fills)
 
     async def turn_of(self, amended: str) -> None:
         """Wait until a request may be taken, so that none overtakes another; `amended` is the order it amends, if it does.

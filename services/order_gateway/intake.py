@@ -249,7 +249,7 @@ class Intake:
                 newest = updates.get(order.order_id)
                 if newest is None or newest.version <= result.order.version:
                     updates[order.order_id] = result.order
-            work.answers[number] = refused or Done(apply_update(order, result.order), result.fills)
+            work.answers[number] = refused or Done(apply_update(order, result.order), result.fills, result.more_fills)
         return list(updates.values())
 
     async def record_updates(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:

@@ -41,6 +41,7 @@ class Done:
 
     order: order_pb2.Order
     fills: Sequence[order_pb2.Fill] = ()
+    more_fills: bool = False  # than stand here
 
 
 Answer = Done | Refused

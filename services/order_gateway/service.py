@@ -62,7 +62,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         del context
         await self._desk.admit_rate()
         done = _done(await self._intake.submit_one(await self._desk.place(request)))
-        return order_requests_pb2.PlaceOrderResponse(order=done.order, fills=done.fills)
+        return order_requests_pb2.PlaceOrderResponse(order=done.order, fills=done.fills, more_fills=done.more_fills)
 
     async def PlaceOrders(
         self, request: order_requests_pb2.PlaceOrdersRequest, context: Any
@@ -240,3 +240,4 @@ def _put_result(result: order_requests_pb2.PlaceOrdersResponse.Result, answer: A
     result.response.order.CopyFrom(answer.order)
     if answer.fills:
         result.response.fills.extend(answer.fills)
+        result.response.more_fills = answer.more_fills

@@ -4,6 +4,7 @@ import grpc
 import pytest
 from exchange.common.v1 import order_pb2
 from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2, trading_session_pb2
+from exchange.settlement.v1 import settlement_pb2
 
 from libs.ids import new_id
 from tests.support.engine import Engine, order_from
@@ -120,6 +121,46 @@ async def test_a_batch_gives_one_result_per_order_and_bad_ones_spoil_nothing(eng
     assert "INSUFFICIENT_BALANCE" in results[2].error.message
     assert results[4].response.order.order_id == results[0].response.order.order_id
     assert (await engine.balances(user))["USDT"] == ("700", "300")
+
+
+async def test_an_order_that_meets_more_than_a_thousand_others(fresh_core: Engine) -> None:
+    """Its answer tells the first of its fills, and that there are more; every one reaches the ledger."""
+    engine, count = fresh_core, 1250
+    seller, buyer = await engine.user(BTC="100"), await engine.user(USDT="100000")
+    for start in range(0, count, 250):
+        orders = [
+            order_from("SELL 0.01 @ 1000", user_id=seller, symbol="BTC/USDT", client_order_id=f"s-{number}")
+            for number in range(start, start + 250)
+        ]
+        request = order_requests_pb2.PlaceOrdersRequest(orders=orders)
+        answer = await engine.gateway.PlaceOrders(request, metadata=engine.service, timeout=20)
+        assert not [result for result in answer.results if result.HasField("error")]
+    await engine.place(buyer, "BUY 1 @ 1000")  # a hundred of them
+    requests = [
+        trading_session_pb2.TradingSessionRequest(request_id=number, place=order)
+        for number, order in enumerate(
+            order_from(text, user_id=buyer, symbol="BTC/USDT", client_order_id=text)
+            for text in ("BUY 11.5 @ 1000", "BUY 0.01 @ 900")
+        )
+    ]
+    answers = [answer async for answer in engine.gateway.TradingSession(iter(requests), metadata=engine.service)]
+    swept, small = (answer for answer in answers if answer.HasField("order"))
+    assert (swept.order.filled_quantity, len(swept.fills), swept.more_fills) == ("11.5", 1000, True)
+    assert (len(small.fills), small.more_fills) == (0, False)
+    assert (await engine.quiet()).clean
+    assert (await engine.balances(seller))["USDT"][0] == "12487.5", "less the maker's fee"
+    listed, token = [], ""
+    while True:
+        page = order_gateway_pb2.ListFillsRequest(
+            filter=settlement_pb2.ListFillsRequest(order_id=swept.order.order_id, page_size=1000, page_token=token),
+            user_id=buyer,
+        )
+        found = await engine.gateway.ListFills(page, metadata=engine.service)
+        listed += found.fills
+        token = found.next_page_token
+        if not token:
+            break
+    assert len({fill.trade_id for fill in listed}) == 1150
 
 
 async def test_reducing_keeps_the_place_in_the_queue(engine: Engine) -> None:

@@ -5,18 +5,21 @@ import itertools
 import time
 
 import pytest
+from exchange.events.v1 import order_pb2, trade_pb2
 from exchange.matcher.v1 import book_pb2, command_pb2
 
 from libs.books import BookHub
 from libs.bus.interface import Message
+from libs.bus.topology import TRADE_EVENTS
 from libs.tape import TradeHub
+from services.matcher import sequencer
 from services.matcher.__main__ import wait_for_lease
 from services.matcher.core.engine import Engine
 from services.matcher.core.snapshot import state_hash
 from services.matcher.journal import ENSURE_SHARD, TAKE_LEASE, Journal, LeaseLostError
 from services.matcher.recovery import JournalBrokenError, recover
 from services.matcher.relay import Relay
-from services.matcher.sequencer import Sequencer
+from services.matcher.sequencer import FILLS_OF_ONE_MAX, MESSAGE_ITEMS_MAX, Sequencer
 from tests.support.tables import NOW_NS, order_id, uid
 
 LEASE_MS = 400
@@ -204,6 +207,48 @@ async def test_events_that_are_not_those_that_were_told_are_found_by_retelling(p
     await pool.execute("UPDATE matcher.journal SET event_hash = 'x' WHERE first_sequence = 11")
     with pytest.raises(JournalBrokenError, match="11 to 11 gave other events"):
         await recover(leader.journal, from_snapshot=False, retelling=True)
+
+
+async def test_a_commit_that_trades_much_is_told_in_messages_of_a_bounded_size_and_again_so(pool) -> None:
+    leader = await Leader(pool, "leader").lead()
+    count = 2 * MESSAGE_ITEMS_MAX + 5
+    names = [f"ann#{number}" for number in range(count)]
+    for start in range(0, count, 500):
+        await leader.place(*names[start : start + 500], side=2, price="100")
+    sweep = new_order("bob#1", side=1, price="100")
+    sweep.new_order.quantity, sweep.new_order.reserved = str(count), str(100 * count)
+    small = new_order("cid#1", side=1, price="90")
+    first, other = await leader.sequencer.commit([sweep, small])
+    assert (first.order.filled_quantity, len(first.fills), first.more_fills) == (str(count), FILLS_OF_ONE_MAX, True)
+    assert (other.order.status, len(other.fills), other.more_fills) == (2, 0, False)
+    again, _ = await leader.sequencer.commit([sweep, small])
+    assert (again.fills, again.more_fills) == (first.fills, True)
+
+    rows = await pool.fetch("SELECT message_id, exchange, body FROM matcher.outbox ORDER BY position")
+    trades = [trade_pb2.TradeEvents.FromString(row["body"]) for row in rows if row["exchange"] == TRADE_EVENTS]
+    assert [len(events.trades) for events in trades] == [MESSAGE_ITEMS_MAX, MESSAGE_ITEMS_MAX, 5]
+    assert [trade.sequence for events in trades for trade in events.trades] == list(range(1, count + 1))
+    orders = [order_pb2.OrderEvents.FromString(row["body"]) for row in rows if row["exchange"] != TRADE_EVENTS]
+    assert max(len(events.updates) for events in orders) == MESSAGE_ITEMS_MAX
+    assert len({row["message_id"] for row in rows}) == len(rows)
+    told = await recover(leader.journal, from_snapshot=False, retelling=True)
+    assert told.event_hash == (await recover(leader.journal)).event_hash
+
+
+async def test_many_commands_that_trade_much_are_answered_in_one_message(pool) -> None:
+    leader = await Leader(pool, "leader").lead()
+    for start in range(0, 3000, 500):
+        await leader.place(*(f"ann#{number}" for number in range(start, start + 500)), side=2, price="100")
+    sweeps = [new_order(f"bob#{number}", side=1, price="100") for number in range(3)]
+    for sweep in sweeps:
+        sweep.new_order.quantity, sweep.new_order.reserved = "900", "90000"
+    sequencer.FILLS_MAX, before = 2000, sequencer.FILLS_MAX
+    try:
+        answers = await leader.sequencer.commit(sweeps)
+    finally:
+        sequencer.FILLS_MAX = before
+    assert [(len(answer.fills), answer.more_fills) for answer in answers] == [(900, False), (900, False), (200, True)]
+    assert {answer.order.filled_quantity for answer in answers} == {"900"}
 
 
 async def test_a_question_beside_commands_is_no_part_of_the_journal(pool) -> None:
