@@ -15,13 +15,15 @@ from libs.rpc.errors import refused_from_call
 from libs.rpc.server import MESSAGE_MAX_BYTES, REQUEST_ID
 from libs.rpc.tls import Certificates
 
+# Our own answers are made to fit a message; the largest are of five hundred orders with all that each has freed.
+ANSWER_MAX_BYTES = 4 * MESSAGE_MAX_BYTES
 WAIT = wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05)
 
 
 def open_channel(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
     """A channel that reconnects quickly and fails fast while there is nobody. Raises ConfigError."""
     options = [
-        ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+        ("grpc.max_receive_message_length", ANSWER_MAX_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),

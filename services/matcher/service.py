@@ -55,8 +55,15 @@ class MatcherService(matcher_pb2_grpc.MatcherServiceServicer):
             if (kind := command.WhichOneof("command")) in {"put_symbol", "tick"}:
                 rule = "the matcher itself writes these"
                 raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field=f"commands.{kind}", rule=rule))
-        answers = await self._commit(request.commands)
-        return matcher_pb2.SubmitResponse(results=[_result(answer) for answer in answers])
+        response = matcher_pb2.SubmitResponse(results=map(_result, await self._commit(request.commands)))
+        told: set[str] = set()
+        for result in reversed(response.results):
+            # All that an order ever freed is told once: five hundred changes of one order would tell it five hundred times.
+            if result.HasField("order"):
+                if result.order.order_id in told:
+                    result.order.ClearField("releases")
+                told.add(result.order.order_id)
+        return response
 
     async def GetBook(self, request: matcher_pb2.GetBookRequest, context: Any) -> matcher_pb2.GetBookResponse:
         """See the proto."""

@@ -50,6 +50,8 @@ class Amender:
             return Refused(Reason.ORDER_NOT_FOUND, field=field)
         if order.intent is not None and order.intent.amendment == change.amendment:
             return await self._carry_out(order, order.intent)
+        if self._flow.is_changed_out(order):
+            return Refused(Reason.TOO_MANY_CHANGES, detail={"order_id": order.order_id})
         increase = await self._increase(order, change.amendment)
         if isinstance(increase, Refused):
             return increase

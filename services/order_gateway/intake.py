@@ -42,6 +42,7 @@ from services.order_gateway.wire import (
 )
 
 KNOWN_MAX = 200_000
+RELEASES_MAX = 100
 BATCHES_IN_FLIGHT = 2
 # The second begins when this much waits: smaller ones cost more than what the first one's waiting leaves free.
 BESIDE_FROM_ITEMS = 100
@@ -98,6 +99,13 @@ class Intake:
     def released(self, order_id: str) -> int:
         """How many releases of an order this process has carried to the wallet."""
         return self._released.get(order_id, 0)
+
+    def is_changed_out(self, order: OrderRow) -> bool:
+        """Whether an order has freed so much so often that it may not be changed again: all that it freed is told each time.
+
+        For a change whose money is reserved already it is too late to ask.
+        """
+        return max(order.released, self.released(order.order_id)) >= RELEASES_MAX
 
     async def settled_down(self, order_ids: set[str]) -> None:
         """Wait until batches under way that touch these orders have been answered."""
@@ -201,6 +209,8 @@ class Intake:
             if order is None or order.user_id != item.user_id:
                 field = "order_id" if item.order_id else "client_order_id"
                 work.answers[number] = Refused(Reason.ORDER_NOT_FOUND, field=field)
+            elif item.amendment is not None and not item.reserved_total and self.is_changed_out(order):
+                work.answers[number] = Refused(Reason.TOO_MANY_CHANGES, detail={"order_id": order.order_id})
             else:
                 work.orders[number] = order
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 from exchange.common.v1 import order_pb2
-from exchange.gateway.v1 import order_requests_pb2
+from exchange.gateway.v1 import order_requests_pb2, trading_session_pb2
 
 from libs.db.pool import open_pool
 from services.order_gateway.core.records import Amendment
@@ -197,3 +197,28 @@ async def unless_filled(call) -> None:
     except grpc.aio.AioRpcError as error:
         if not any(reason in (error.details() or "") for reason in ("ORDER_CLOSED", "RESERVATION_EXHAUSTED")):
             raise
+
+
+async def test_an_order_is_changed_a_hundred_times_and_some(engine: Engine) -> None:
+    """All that it ever freed is told with each of its changes: what is told would have no end."""
+    user = await engine.user(USDT="1000")
+    order = (await engine.place(user, "BUY 2 @ 100", symbol="BNB/USDT")).order
+    requests = []
+    for number in range(1, 1003):
+        request = trading_session_pb2.TradingSessionRequest(request_id=number)
+        request.reduce.user_id, request.reduce.order_id = user, order.order_id
+        request.reduce.quantity = f"{(2000 - number) / 1000:.3f}"
+        requests.append(request)
+    call = engine.gateway.TradingSession(iter(requests), metadata=engine.service, timeout=60)
+    answers = {answer.request_id: answer async for answer in call if answer.request_id}
+    refused = [number for number, answer in answers.items() if answer.HasField("error")]
+    assert len(answers) == len(requests)
+    # What came in one batch with the last one that may be was looked at with it.
+    assert refused, "the limit is not so late"
+    assert refused == list(range(refused[0], 1003))
+    assert refused[0] > 100
+    assert "TOO_MANY_CHANGES" in answers[refused[0]].error.message
+    for changes in ({"price": "90"}, {"price": "110"}):
+        assert "TOO_MANY_CHANGES" in await refusal(engine, order, **changes)
+    await engine.cancel(order)
+    assert (await engine.balances(user))["USDT"] == ("1000", "0")
