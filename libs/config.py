@@ -20,6 +20,8 @@ from libs.addresses import with_port
 CONFIG_FILE_VARIABLE = "TRADE_ENGINE_CONFIG"
 DATA_DIR_VARIABLE = "TRADE_ENGINE_DATA_DIR"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
+# What one call to a matcher or a wallet may bring: those who call bring no more, those who are called take no less.
+CALL_MAX = 500
 # Default ports lie below what Linux takes the near ends of outgoing connections from (32768 and up): one of those, even
 # one that ended a minute ago, would keep a service that was killed from listening again.
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -134,7 +136,7 @@ class Gateway(Service):
 
     port: Port = Field(8051, description="gRPC port")
     metrics_port: Port = Field(9091, description="Prometheus port; 0: none")
-    batch_max: int = Field(500, ge=1, le=1000, description="Requests per batch")
+    batch_max: int = Field(500, ge=1, le=CALL_MAX, description="Requests per batch, and orders per PlaceOrders")
     queue_max: int = Field(20_000, ge=1, description="Requests that may wait before new ones are refused")
     resolve_after_s: float = Field(10.0, gt=0, description="Age at which a PENDING order is taken to the matcher")
     orders_per_s: int = Field(100, ge=1, description="Orders and changes per second of a user, over all gateways")
@@ -151,7 +153,7 @@ class Matcher(Service):
     shard: int = Field(0, ge=0, le=99, description="Shard this process serves")
     shards: int = Field(1, ge=1, le=100, description="How many shards there are, numbered from 0")
     lease_ms: int = Field(3000, ge=300, le=60_000, description="How long a leader is believed without a sign of life")
-    batch_max: int = Field(1000, ge=1, le=1000, description="Commands per commit")
+    batch_max: int = Field(1000, ge=CALL_MAX, le=1000, description="Commands per commit")
     queue_max: int = Field(20_000, ge=1, description="Commands that may wait before new ones are refused")
     streams_max: int = Field(
         5000, ge=1, description="Subscribers of each kind (books, trades); market data is one for each market"
@@ -165,7 +167,7 @@ class Settlement(Service):
 
     port: Port = Field(8053, description="gRPC port")
     metrics_port: Port = Field(9093, description="Prometheus port; 0: none")
-    batch_max: int = Field(500, ge=1, le=1000, description="Trades per wallet call")
+    batch_max: int = Field(500, ge=1, le=CALL_MAX, description="Trades per wallet call")
     reconcile_every_s: float = Field(300.0, ge=0, description="Seconds between reconciliations; 0: none")
     reconcile_grace_s: float = Field(10.0, ge=0, le=300, description="How long a trade may be on its way to the ledger")
     streams_max: int = Field(
@@ -178,7 +180,7 @@ class Wallet(Service):
 
     port: Port = Field(8054, description="gRPC port")
     metrics_port: Port = Field(9094, description="Prometheus port; 0: none")
-    batch_max: int = Field(1000, ge=1, le=1000, description="Operations per transaction")
+    batch_max: int = Field(1000, ge=CALL_MAX, le=1000, description="Operations per transaction")
     queue_max: int = Field(20_000, ge=1, description="Operations that may wait before new ones are refused")
     streams_max: int = Field(1000, ge=1, description="StreamBalances subscribers per process")
     audit_every_s: float = Field(3600.0, ge=0, description="Seconds between audits in the background; 0: none")

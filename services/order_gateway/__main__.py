@@ -97,7 +97,7 @@ async def main(settings: Settings) -> None:
     conversations = Conversations(taking=desk, intake=intake, amender=amender, sessions=sessions, streams=streams)
     service = OrderGatewayService(
         flow=flow, intake=intake, store=store, matcher=matcher, streams=streams, amender=amender, settlement=settlement,
-        taking=desk, conversations=conversations,
+        taking=desk, conversations=conversations, orders_max=mine.batch_max,
     )  # fmt: skip
     order_gateway_pb2_grpc.add_OrderGatewayServiceServicer_to_server(service, server.grpc)
     keys = ApiKeyService(store=KeyStore(pool), master=api_key_master(settings.auth))

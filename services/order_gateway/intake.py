@@ -22,6 +22,7 @@ from exchange.matcher.v1 import command_pb2
 from exchange.wallet.v1 import operation_pb2
 
 from libs.clients.wallet import WalletClient
+from libs.config import CALL_MAX
 from libs.db.pool import DatabaseAway, patiently
 from libs.orders import Status
 from libs.reasons import Reason, Refused, RefusedError, away
@@ -310,10 +311,12 @@ class Intake:
         One that the wallet refuses is a fault of ours that trying again would not mend: it is logged and counted, and
         the audit shows the reservation.
         """
-        for release, result in zip(releases, await self._wallet.release(releases), strict=True):
-            if isinstance(result, Refused):
-                RELEASES_REFUSED.inc()
-                log.error("release refused", order_id=release.order_id, key=release.key, refused=str(result))
+        for start in range(0, len(releases), CALL_MAX):
+            some = releases[start : start + CALL_MAX]
+            for release, result in zip(some, await self._wallet.release(some), strict=True):
+                if isinstance(result, Refused):
+                    RELEASES_REFUSED.inc()
+                    log.error("release refused", order_id=release.order_id, key=release.key, refused=str(result))
 
     def _remember(self, key: tuple[str, str], order: OrderRow) -> None:
         if len(self._known) >= KNOWN_MAX:

@@ -19,6 +19,7 @@ import prometheus_client
 import structlog
 from exchange.matcher.v1 import command_pb2
 
+from libs.config import CALL_MAX
 from libs.db.pool import DatabaseAway
 from libs.ids import FIRST_ID
 from libs.reasons import PASSING, Reason, Refused, RefusedError
@@ -29,7 +30,7 @@ from services.order_gateway.intake import Intake
 from services.order_gateway.store import OrderStore
 from services.order_gateway.wire import close_request
 
-BATCH_MAX = 500
+BATCH_MAX = CALL_MAX
 EVERY_S = 2.0
 SWEEP_PAGE = 200
 

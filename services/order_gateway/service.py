@@ -24,7 +24,6 @@ from services.order_gateway.store import OrderStore
 from services.order_gateway.streams import OrderStreams
 from services.order_gateway.wire import apply_update, orders_message
 
-ORDERS_PER_CALL_MAX = 500
 PAGE_DEFAULT = 100
 PAGE_MAX = 500
 
@@ -44,7 +43,9 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         settlement: SettlementClient,
         taking: Desk,
         conversations: Conversations,
+        orders_max: int,
     ) -> None:
+        self._orders_max = orders_max
         self._desk = taking
         self._conversations = conversations
         self._settlement = settlement
@@ -71,8 +72,8 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         del context
         if not request.orders:
             raise RefusedError(Refused(Reason.BATCH_EMPTY, field="orders"))
-        if len(request.orders) > ORDERS_PER_CALL_MAX:
-            rule = f"at most {ORDERS_PER_CALL_MAX}"
+        if len(request.orders) > self._orders_max:
+            rule = f"at most {self._orders_max}"
             raise RefusedError(Refused(Reason.BATCH_TOO_LARGE, field="orders", rule=rule))
         await self._desk.admit_rate(len(request.orders))
         items: list[Place] = []
@@ -109,8 +110,8 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
             return order_requests_pb2.CancelOrdersResponse(results=[result(order=order) for order in cancelled])
         if request.symbol:
             raise RefusedError(Refused(Reason.FIELD_NOT_ALLOWED, field="symbol", rule="either order_ids or symbol"))
-        if len(request.order_ids) > ORDERS_PER_CALL_MAX:
-            rule = f"at most {ORDERS_PER_CALL_MAX}"
+        if len(request.order_ids) > self._orders_max:
+            rule = f"at most {self._orders_max}"
             raise RefusedError(Refused(Reason.BATCH_TOO_LARGE, field="order_ids", rule=rule))
         ids = [parse_id(order_id, field="order_ids") for order_id in request.order_ids]
         answers = await self._intake.submit([Change(request.user_id, order_id, "", None) for order_id in ids])

@@ -21,8 +21,6 @@ from services.order_gateway.intake import Intake
 from services.order_gateway.store import OrderStore, StateChange
 from services.order_gateway.wire import change_from, release_requests
 
-_RELEASES_MAX = 1000
-
 log = structlog.get_logger()
 
 
@@ -65,8 +63,7 @@ class UpdateConsumer:
             releases += release_requests(update, already_released=released)
             behind.append(update)
             changes.append(change)
-        for start in range(0, len(releases), _RELEASES_MAX):
-            await self._intake.release(releases[start : start + _RELEASES_MAX])
+        await self._intake.release(releases)
         if behind:
             self._intake.note_released(behind)
             await self._store.update(changes, flush=True)

@@ -117,3 +117,19 @@ async def test_one_user_does_not_take_the_streams_of_all(limited) -> None:
             return False
 
     await until(has_room)
+
+
+async def test_a_gateway_with_small_batches_says_how_many_orders_it_takes(servers: Servers, tmp_path: Path) -> None:
+    async with engine_in(servers, tmp_path, without=SHOWING, TRADE_ENGINE_GATEWAY_BATCH_MAX="3") as engine:
+        user = await engine.user(USDT="1000")
+        orders = [
+            order_from("BUY 0.1 @ 100", user_id=user, symbol="BTC/USDT", client_order_id=str(number))
+            for number in range(4)
+        ]
+        with pytest.raises(grpc.aio.AioRpcError, match="BATCH_TOO_LARGE field=orders rule=at most 3"):
+            await engine.gateway.PlaceOrders(
+                order_requests_pb2.PlaceOrdersRequest(orders=orders), metadata=engine.service
+            )
+        few = order_requests_pb2.PlaceOrdersRequest(orders=orders[:3])
+        answer = await engine.gateway.PlaceOrders(few, metadata=engine.service)
+        assert [result.HasField("response") for result in answer.results] == [True] * 3

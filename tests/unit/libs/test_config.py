@@ -11,19 +11,19 @@ from libs.config import ConfigError, Section, Settings, load_settings
 
 def test_defaults_file_and_environment_in_this_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert load_settings().wallet.queue_max == 20_000
-    (tmp_path / "c.yaml").write_text("wallet:\n  queue_max: 7\n  batch_max: 6\n")
+    (tmp_path / "c.yaml").write_text("wallet:\n  queue_max: 7\n  batch_max: 600\n")
     monkeypatch.setenv("TRADE_ENGINE_CONFIG", str(tmp_path / "c.yaml"))
     assert load_settings().wallet.queue_max == 7
     monkeypatch.setenv("TRADE_ENGINE_WALLET_QUEUE_MAX", "8")
-    assert (load_settings().wallet.queue_max, load_settings().wallet.batch_max) == (8, 6)
+    assert (load_settings().wallet.queue_max, load_settings().wallet.batch_max) == (8, 600)
 
 
 def test_settings_of_another_process_are_read_without_touching_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others of this process's threads may be reading its environment."""
     monkeypatch.setenv("TRADE_ENGINE_WALLET_QUEUE_MAX", "8")
     before = dict(os.environ)
-    theirs = load_settings({"TRADE_ENGINE_WALLET_BATCH_MAX": "6", "TRADE_ENGINE_DATA_DIR": "/theirs"})
-    assert (theirs.wallet.queue_max, theirs.wallet.batch_max, str(theirs.data_dir)) == (20_000, 6, "/theirs")
+    theirs = load_settings({"TRADE_ENGINE_WALLET_BATCH_MAX": "600", "TRADE_ENGINE_DATA_DIR": "/theirs"})
+    assert (theirs.wallet.queue_max, theirs.wallet.batch_max, str(theirs.data_dir)) == (20_000, 600, "/theirs")
     assert dict(os.environ) == before
 
 
@@ -127,3 +127,18 @@ def test_no_default_port_can_be_the_near_end_of_an_outgoing_connection() -> None
     assert {"gateway.port", "matcher.port", "edge.websocket_port", "wallet.metrics_port"} <= ports.keys()
     assert [name for name, port in ports.items() if not 0 <= port < 32_768] == []
     assert len(set(ports.values()) - {0}) == len([port for port in ports.values() if port]), "each has its own"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GATEWAY_BATCH_MAX", "501"),
+        ("SETTLEMENT_BATCH_MAX", "501"),
+        ("MATCHER_BATCH_MAX", "499"),
+        ("WALLET_BATCH_MAX", "499"),
+    ],
+)
+def test_who_is_called_takes_what_callers_may_bring(variable: str, value: str) -> None:
+    """A matcher or a wallet that took less would refuse every large batch as a whole."""
+    with pytest.raises(ConfigError, match="500"):
+        load_settings({f"TRADE_ENGINE_{variable}": value})
