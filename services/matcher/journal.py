@@ -107,7 +107,6 @@ WHERE shard = $1 AND sequence <= $2 ORDER BY sequence DESC LIMIT 1
 SELECT_NEWEST_STATE_HASH = (
     "SELECT sequence, state_hash FROM matcher.snapshots WHERE shard = $1 ORDER BY sequence DESC LIMIT 1"
 )
-SELECT_SNAPSHOT_SEQUENCE = "SELECT max(sequence) FROM matcher.snapshots WHERE shard = $1"
 INSERT_SNAPSHOT = """
 INSERT INTO matcher.snapshots (shard, sequence, at_ns, event_hash, state_hash, state) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT DO NOTHING
@@ -248,10 +247,6 @@ class Journal:
         """The newest snapshot, at or before a command if one is named."""
         row = await self._pool.fetchrow(SELECT_SNAPSHOT, self.shard, _LAST if until is None else until)
         return None if row is None else Snapshot(*row)
-
-    async def newest_snapshot_sequence(self) -> int:
-        """The last command in the newest snapshot; 0 where there is none."""
-        return int(await self._pool.fetchval(SELECT_SNAPSHOT_SEQUENCE, self.shard) or 0)
 
     async def store_snapshot(self, snapshot: Snapshot, *, kept: int) -> None:
         """Store a snapshot and forget all but the newest `kept`."""

@@ -28,7 +28,7 @@ async def keep_snapshots(journal: Journal, *, every: int, sequence: Callable[[],
     """Have a snapshot made whenever the newest is `every` commands old; runs until cancelled."""
     while True:
         try:
-            newest = await journal.newest_snapshot_sequence()
+            newest, _ = await journal.newest_state_hash()
         except DatabaseAway as error:
             log.warning("no snapshot: database away", error=str(error))
         else:

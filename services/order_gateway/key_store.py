@@ -7,14 +7,13 @@ from typing import NamedTuple
 from libs.db.pool import Pool
 
 _COLUMNS = "key_id::text, user_id::text, name, scopes, allowed_ips, secret_hash, created_at, expires_at, revoked_at"
+_USABLE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
 # Requests at the same moment may pass a limit together: it keeps lists short, no more. A name is never used twice, so that
 # rows stay.
-INSERT = """
+INSERT = f"""
 INSERT INTO orders.api_keys (key_id, user_id, name, scopes, allowed_ips, secret_hash, created_at, expires_at)
 SELECT $1, $2, $3, $4, $5, $6, $7, $8
-WHERE (SELECT count(*) FROM orders.api_keys WHERE user_id = $2 AND revoked_at IS NULL
-       AND (expires_at IS NULL OR expires_at > $7)) < $9
-  AND (SELECT count(*) FROM orders.api_keys WHERE user_id = $2) < $10
+WHERE (SELECT count(*) FILTER (WHERE {_USABLE}) < $9 AND count(*) < $10 FROM orders.api_keys WHERE user_id = $2)
 ON CONFLICT (user_id, name) DO NOTHING
 RETURNING key_id
 """
@@ -22,7 +21,7 @@ BY_NAME = f"SELECT {_COLUMNS} FROM orders.api_keys WHERE user_id = $1 AND name =
 BY_ID = f"SELECT {_COLUMNS} FROM orders.api_keys WHERE key_id = $1"
 OF_USER = f"""
 SELECT {_COLUMNS} FROM orders.api_keys WHERE user_id = $1
-ORDER BY revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) DESC, created_at DESC, key_id DESC LIMIT $2
+ORDER BY {_USABLE} DESC, created_at DESC, key_id DESC LIMIT $2
 """
 REVOKE = f"""
 UPDATE orders.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1 AND user_id = $2 RETURNING {_COLUMNS}

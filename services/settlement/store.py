@@ -107,7 +107,7 @@ class SettlementStore:
     ) -> None:
         """Put settled trades on the tape and the others among the dead letters; a letter that is settled now is resolved."""
         letters = [_letter_of_trade(item) for item in dead] + [_letter_of_message(item) for item in unreadable]
-        unique = {letter_id: (letter_id, *rest) for letter_id, *rest in letters}
+        unique = {letter[0]: letter for letter in letters}
         rows = [_row(trade) for trade in trades]
         await self._pool.execute(RECORD, *_columns(rows, 15), *_columns(list(unique.values()), 6))
 
