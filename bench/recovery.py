@@ -72,7 +72,7 @@ def message_of(command: Command) -> command_pb2.Command:
 async def fill(journal: Journal, commands: int) -> None:
     """Journal so many commands of a realistic flow."""
     flow = Flow(3, spread_ticks=200, drift_per_order=0.2, live_target=LIVE_TARGET)
-    relay = Relay(journal=journal, publisher=SilentBus(), keep_s=60)  # type: ignore[arg-type]  # publishes nothing
+    relay = Relay(journal=journal, publisher=SilentBus(), keep_s=60, unread_keep_s=60)  # type: ignore[arg-type]  # publishes nothing
     sequencer = Sequencer(
         journal=journal, books=BookHub(subscribers_max=1, depth_max=10), trades=TradeHub(subscribers_max=1), relay=relay,
         clock_ns=time.time_ns,

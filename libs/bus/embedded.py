@@ -21,13 +21,23 @@ CHANNEL = "trade_engine_outbox"
 _POLL_S = 1.0
 _RECONNECT_S = 0.5
 
+# One look goes through so many rows and no more, however few of them are of the exchange that is read.
+LOOKED_AT_MAX = 1000
+
 NOTIFY = "SELECT pg_notify($1, '')"
-SELECT_OUTBOX = """
-SELECT position, exchange, routing_key, message_type, message_id, body
-FROM matcher.outbox
-WHERE shard = $1 AND position > $2 AND exchange = $3
-ORDER BY position
-LIMIT $4
+# How many rows were looked at and up to where; beside it (or beside nothing) those of the exchange.
+SELECT_OUTBOX = f"""
+WITH looked AS (
+    SELECT count(*) AS at, max(position) AS until FROM (
+        SELECT position FROM matcher.outbox WHERE shard = $1 AND position > $2 ORDER BY position LIMIT {LOOKED_AT_MAX}
+    ) AS next
+)
+SELECT looked.at, looked.until, o.position, o.exchange, o.routing_key, o.message_type, o.message_id, o.body
+FROM looked LEFT JOIN LATERAL (
+    SELECT * FROM matcher.outbox
+    WHERE shard = $1 AND position > $2 AND position <= looked.until AND exchange = $3 ORDER BY position LIMIT $4
+) AS o ON true
+ORDER BY o.position
 """
 SELECT_END = "SELECT coalesce(max(position), 0) FROM matcher.outbox WHERE shard = $1"
 OPEN_CURSOR = """
@@ -92,25 +102,36 @@ class EmbeddedConsumer:
                         # A fault here must not take the place of the cancellation that brought us here.
                         with contextlib.suppress(*DatabaseAway):
                             await connection.remove_listener(CHANNEL, wake)
-            except DatabaseAway as error:
+            except (BusAwayError, *DatabaseAway) as error:
                 log.warning("database away", queue=self._queue.name, error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_RECONNECT_S)
 
     async def _tail(self, connection: Any, woken: asyncio.Event, max_messages: int) -> AsyncGenerator[Batch, None]:
         positions = {shard: await self._start(connection, shard) for shard in self._shards}
+        remembered = dict(positions)
         if not self._durable:
             yield beginning()
         while True:
             woken.clear()
             more = False
             for shard, position in positions.items():
-                rows = await connection.fetch(SELECT_OUTBOX, shard, position, self._queue.exchange, max_messages)
+                found = await connection.fetch(SELECT_OUTBOX, shard, position, self._queue.exchange, max_messages)
+                rows = [row for row in found if row["position"] is not None]
+                # Where not all of a look's rows were asked for, the next look begins after the last of these.
+                last = rows[-1]["position"] if len(rows) == max_messages else found[0]["until"]
                 if rows:
-                    batch = _Rows(self, shard, rows)
+                    batch = _Rows(self, shard, rows, last)
                     yield batch.as_batch()
                     if batch.acknowledged:
-                        positions[shard] = batch.last
-                    more |= len(rows) == max_messages or not batch.acknowledged
+                        positions[shard] = remembered[shard] = last
+                    more |= not batch.acknowledged
+                elif last is not None:
+                    positions[shard] = last
+                    # So that what others have read may be deleted, and a restart does not begin before it.
+                    if last - remembered[shard] >= LOOKED_AT_MAX:
+                        await self.advance(shard, last, 0)
+                        remembered[shard] = last
+                more |= len(rows) == max_messages or found[0]["at"] == LOOKED_AT_MAX
             if not more:  # what has come meanwhile has woken us again
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_S):
@@ -134,19 +155,22 @@ class EmbeddedConsumer:
 class _Rows:
     """One read of one shard."""
 
-    def __init__(self, consumer: EmbeddedConsumer, shard: int, rows: Sequence[Any]) -> None:
+    def __init__(self, consumer: EmbeddedConsumer, shard: int, rows: Sequence[Any], last: int) -> None:
         self._consumer = consumer
         self._shard = shard
         self._rows = rows
-        self.last: int = rows[-1]["position"]
+        self._last = last
         self.acknowledged = False
 
     def as_batch(self) -> Batch:
-        messages = [Message(*list(row.values())[1:]) for row in self._rows]
+        messages = [
+            Message(row["exchange"], row["routing_key"], row["message_type"], row["message_id"], row["body"])
+            for row in self._rows
+        ]
         return Batch(messages=messages, acknowledge=self._acknowledge, reject=_keep_in_outbox)
 
     async def _acknowledge(self) -> None:
-        await self._consumer.advance(self._shard, self.last, len(self._rows))
+        await self._consumer.advance(self._shard, self._last, len(self._rows))
         self.acknowledged = True
 
 

@@ -28,6 +28,8 @@ from services.matcher.service import Answer, MatcherService
 from services.matcher.snapshots import keep_snapshots
 
 TIME_KEPT_S = 0.5
+# What a reader of the embedded bus has not read; a broker keeps what it has confirmed.
+UNREAD_KEPT_S = 7 * 86_400
 LEADING = Gauge("matcher_leading", "1 while this process leads its shard")
 
 DEPTH_MAX = 1000
@@ -42,7 +44,8 @@ async def main(settings: Settings) -> None:
     owner = f"{socket.gethostname()}/{os.getpid()}"
     journal = Journal(pool, shard=mine.shard, owner=owner, address=mine.target(), lease_ms=mine.lease_ms)
     publisher = connect_publisher(settings, pool)
-    relay = Relay(journal=journal, publisher=publisher, keep_s=mine.outbox_keep_s)
+    unread_keep_s = 0 if settings.rabbitmq.url.get_secret_value() else UNREAD_KEPT_S
+    relay = Relay(journal=journal, publisher=publisher, keep_s=mine.outbox_keep_s, unread_keep_s=unread_keep_s)
     books = BookHub(subscribers_max=mine.streams_max, depth_max=DEPTH_MAX)
     trades: TradeHub[Trade] = TradeHub(subscribers_max=mine.streams_max)
     sequencer = Sequencer(journal=journal, books=books, trades=trades, relay=relay, clock_ns=time.time_ns)

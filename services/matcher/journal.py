@@ -80,19 +80,18 @@ SELECT_OUTBOX = """
 SELECT position, exchange, routing_key, message_type, message_id, body FROM matcher.outbox
 WHERE shard = $1 AND position > $2 ORDER BY position LIMIT $3
 """
-# What a reader of the embedded bus has not read is kept, as a broker's queue would, but not for ever.
+# What a reader of the embedded bus has not read is kept, as a broker's queue would, but not for ever. Only the oldest rows
+# are looked at: what is younger than one that is kept is kept, too.
 PRUNE_OUTBOX = """
 DELETE FROM matcher.outbox WHERE shard = $1 AND position IN (
-    SELECT position FROM matcher.outbox
-    WHERE shard = $1 AND position <= $2 AND created_at < now() - $3 * interval '1 second'
+    SELECT position FROM (
+        SELECT position, created_at FROM matcher.outbox WHERE shard = $1 AND position <= $2 ORDER BY position LIMIT $5
+    ) AS oldest
+    WHERE created_at < now() - $3 * interval '1 second'
       AND (position <= (SELECT coalesce(min(c.position), $2) FROM matcher.outbox_cursors c WHERE c.shard = $1)
            OR created_at < now() - $4 * interval '1 second')
-    ORDER BY position LIMIT $5
 )
 """
-UNREAD_KEPT_S = 7 * 86_400
-
-
 SELECT_COMMIT_BEFORE = """
 SELECT coalesce(max(first_sequence), 1) - 1 FROM matcher.journal WHERE shard = $1 AND first_sequence <= $2
 """
@@ -277,7 +276,7 @@ class Journal:
         rows: list[Any] = await self._pool.fetch(SELECT_OUTBOX, self.shard, position, limit)
         return [(row["position"], Message(*list(row.values())[1:])) for row in rows]
 
-    async def prune_outbox(self, published: int, keep_s: int) -> int:
-        """Delete old confirmed rows, a bounded number; returns how many."""
-        status = await self._pool.execute(PRUNE_OUTBOX, self.shard, published, keep_s, UNREAD_KEPT_S, PRUNE_ROWS)
+    async def prune_outbox(self, published: int, *, keep_s: int, unread_keep_s: int) -> int:
+        """Delete old confirmed rows, at most PRUNE_ROWS; returns how many."""
+        status = await self._pool.execute(PRUNE_OUTBOX, self.shard, published, keep_s, unread_keep_s, PRUNE_ROWS)
         return int(status.split()[-1])

@@ -9,11 +9,14 @@ from prometheus_client import Gauge
 
 from libs.bus.interface import BusAwayError, Message, Publisher
 from libs.db.pool import DatabaseAway
-from services.matcher.journal import Journal
+from services.matcher.journal import PRUNE_ROWS, Journal
 
 BATCH_MAX = 200
+# What waits is remembered up to here, and read from the outbox beyond.
 REMEMBERED_MAX = 20_000
+REMEMBERED_BYTES_MAX = 32 * 1024 * 1024
 PRUNE_EVERY_S = 60.0
+PRUNE_AGAIN_S = 0.5  # where one time is not enough
 POSITION_KEPT_EVERY_S = 0.1
 _RETRY_S = 0.5
 
@@ -23,13 +26,19 @@ LAG_SECONDS = Gauge("outbox_lag_seconds", "Seconds since the bus last took messa
 
 
 class Relay:
-    """Publishes what commits hand over; what it does not remember it reads from the outbox."""
+    """Publishes what commits hand over; what it does not remember it reads from the outbox.
 
-    def __init__(self, *, journal: Journal, publisher: Publisher, keep_s: int) -> None:
+    Rows are kept for `keep_s` once they are published, and where a reader of the embedded bus has not read them,
+    for `unread_keep_s`.
+    """
+
+    def __init__(self, *, journal: Journal, publisher: Publisher, keep_s: int, unread_keep_s: int) -> None:
         self._journal = journal
         self._publisher = publisher
         self._keep_s = keep_s
+        self._unread_keep_s = unread_keep_s
         self._waiting: deque[tuple[int, Message]] = deque()
+        self._waiting_bytes = 0
         self._published = 0
         self._committed = 0
         self._behind_since: float | None = None
@@ -57,8 +66,10 @@ class Relay:
         """Take what was just committed; `position` is the one before the first."""
         assert position == self._committed, "outbox positions have no gaps"
         self._committed += len(messages)
-        if len(self._waiting) + len(messages) <= REMEMBERED_MAX:
+        size = sum(len(message.body) for message in messages)
+        if len(self._waiting) + len(messages) <= REMEMBERED_MAX and self._waiting_bytes + size <= REMEMBERED_BYTES_MAX:
             self._waiting.extend(enumerate(messages, start=position + 1))
+            self._waiting_bytes += size
         if messages:
             self._wake.set()
             self._note()
@@ -99,16 +110,18 @@ class Relay:
                 kept = published
 
     async def prune(self) -> None:
-        """Delete old confirmed rows, until cancelled."""
+        """Delete old confirmed rows, until cancelled; as fast as they come."""
         while True:
-            await asyncio.sleep(PRUNE_EVERY_S)
+            deleted = 0
             try:
-                deleted = await self._journal.prune_outbox(self._published, self._keep_s)
+                deleted = await self._journal.prune_outbox(
+                    self._published, keep_s=self._keep_s, unread_keep_s=self._unread_keep_s
+                )
             except DatabaseAway as error:
                 log.warning("cannot prune the outbox", error=str(error))
-                continue
             if deleted:
                 log.info("outbox pruned", rows=deleted)
+            await asyncio.sleep(PRUNE_EVERY_S if deleted < PRUNE_ROWS else PRUNE_AGAIN_S)
 
     def _note(self) -> None:
         LAG.set(self.lag)
@@ -120,7 +133,8 @@ class Relay:
     async def _next(self) -> list[tuple[int, Message]]:
         waiting = self._waiting
         while waiting and waiting[0][0] <= self._published:
-            waiting.popleft()
+            _, message = waiting.popleft()
+            self._waiting_bytes -= len(message.body)
         if waiting and waiting[0][0] == self._published + 1:
             batch: list[tuple[int, Message]] = []
             for position, message in waiting:

@@ -99,7 +99,8 @@ CHECKS = {name: _part_of(sql, FIRST_ID, LAST_ID) for name, sql in _CHECKS.items(
 
 # The services' connections avoid scans; an audit is made of them. Sorting in memory what fits there is much faster.
 SCAN_FREELY = """
-SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL work_mem = '64MB'
+SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; SET LOCAL enable_hashjoin = on;
+SET LOCAL enable_mergejoin = on; SET LOCAL work_mem = '64MB'
 """
 # A full audit reads every entry; it may take long on a large ledger.
 AUDIT_TIMEOUT_S = 3600.0

@@ -8,11 +8,12 @@ import pytest
 
 from libs.bus import topology
 from libs.bus.consuming import consume
-from libs.bus.embedded import EmbeddedConsumer, EmbeddedPublisher
+from libs.bus.embedded import LOOKED_AT_MAX, SELECT_OUTBOX, EmbeddedConsumer, EmbeddedPublisher
 from libs.bus.interface import Batch, BusAwayError, Consumer, Message
 from libs.bus.rabbitmq import RabbitConsumer, RabbitPublisher
-from libs.bus.topology import TRADE_EVENTS, settlement_queue
+from libs.bus.topology import ORDER_EVENTS, TRADE_EVENTS, settlement_queue
 from libs.config import RabbitMq
+from tests.support.plans import generic_plan
 from tests.support.servers import Servers
 
 INSERT = """
@@ -181,6 +182,28 @@ async def test_a_listener_hears_only_what_comes_after_it(bus) -> None:
         if listening.done():
             break
     assert (await listening)[0] != b"body 1"
+    await reader.close()
+
+
+async def test_what_others_publish_is_gone_past_a_part_at_a_time(pool) -> None:
+    """Markets where nobody trades: the reader of trades has nothing to read, and the outbox is long."""
+    bus = EmbeddedBus(pool)
+    others = [Message(ORDER_EVENTS, "order.BTC-USDT", "t", "id", b"an order")] * (2 * LOOKED_AT_MAX)
+    await bus.publish([*others, *messages(1), *others])
+    (found,) = await pool.fetch(SELECT_OUTBOX, 0, 0, TRADE_EVENTS, 10)
+    assert (found["at"], found["until"], found["position"]) == (LOOKED_AT_MAX, LOOKED_AT_MAX, None)
+    async with pool.acquire() as connection:
+        plan = await generic_plan(connection, SELECT_OUTBOX, [0, 0, TRADE_EVENTS, 10])
+        read = [int(line.split("rows=")[-1].split()[0].split(".")[0]) for line in plan if "actual" in line]
+        assert max(read) <= LOOKED_AT_MAX, "\n".join(plan)
+    reader = Reader(bus.consumer())
+    assert await reader.read(1) == [b"body 1"]
+    reading = asyncio.create_task(reader.read(2))
+    async with asyncio.timeout(15):
+        while await pool.fetchval("SELECT position FROM matcher.outbox_cursors") < len(others) * 2:
+            await asyncio.sleep(0.01)
+    await bus.publish(messages(2))
+    assert (await reading)[1:] == [b"body 2"]
     await reader.close()
 
 

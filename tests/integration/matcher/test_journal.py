@@ -12,7 +12,7 @@ from libs.books import BookHub
 from libs.bus.interface import Message
 from libs.bus.topology import TRADE_EVENTS
 from libs.tape import TradeHub
-from services.matcher import sequencer
+from services.matcher import journal, relay, sequencer
 from services.matcher.__main__ import wait_for_lease
 from services.matcher.core.engine import Engine
 from services.matcher.core.snapshot import state_hash
@@ -41,12 +41,12 @@ class SilentBus:
 class Leader:
     """A matcher without its gRPC face."""
 
-    def __init__(self, pool, name: str) -> None:
+    def __init__(self, pool, name: str, *, keep_s: int = 60) -> None:
         self.journal = Journal(pool, shard=0, owner=name, address=name, lease_ms=LEASE_MS)
         self.books = BookHub(subscribers_max=10, depth_max=10)
         self.trades = TradeHub(subscribers_max=10)
         self.bus = SilentBus()
-        self.relay = Relay(journal=self.journal, publisher=self.bus, keep_s=60)
+        self.relay = Relay(journal=self.journal, publisher=self.bus, keep_s=keep_s, unread_keep_s=60)
         times = itertools.count(NOW_NS)
         self.sequencer = Sequencer(
             journal=self.journal, books=self.books, trades=self.trades, relay=self.relay, clock_ns=lambda: next(times)
@@ -289,7 +289,49 @@ async def test_every_event_is_published_in_order_also_after_a_restart(pool) -> N
     rows = await pool.fetch("SELECT message_id FROM matcher.outbox ORDER BY position")
     assert ids == [row["message_id"] for row in rows]
     assert len(ids) == 4
-    assert await second.journal.prune_outbox(4, 0) == 4
+    assert await second.journal.prune_outbox(4, keep_s=0, unread_keep_s=60) == 4
+
+
+async def test_the_outbox_is_pruned_as_fast_as_it_grows(pool, monkeypatch) -> None:
+    for module in (journal, relay):
+        monkeypatch.setattr(module, "PRUNE_ROWS", 2)
+    leader = await Leader(pool, "leader", keep_s=0).lead()
+    for number in range(5):
+        await leader.place(f"ann#{number}")
+    await leader.relay.recover(5)
+    relaying = asyncio.gather(leader.relay.run(), leader.relay.prune())
+    async with asyncio.timeout(relay.PRUNE_EVERY_S / 2):
+        while await pool.fetchval("SELECT count(*) FROM matcher.outbox"):
+            await asyncio.sleep(0.01)
+    relaying.cancel()
+
+
+async def test_what_a_reader_of_the_outbox_has_not_read_is_kept_longer(pool) -> None:
+    leader = await Leader(pool, "leader").lead()
+    for number in range(5):
+        await leader.place(f"ann#{number}")
+    await pool.execute("INSERT INTO matcher.outbox_cursors VALUES ('settlement', 0, 2)")
+    assert await leader.journal.prune_outbox(4, keep_s=60, unread_keep_s=60) == 0
+    assert await leader.journal.prune_outbox(4, keep_s=0, unread_keep_s=60) == 2
+    assert await leader.journal.prune_outbox(4, keep_s=0, unread_keep_s=0) == 2
+    assert await pool.fetchval("SELECT min(position) FROM matcher.outbox") == 5, "it is not published"
+
+
+async def test_what_waits_for_the_bus_is_remembered_up_to_a_size(pool, monkeypatch) -> None:
+    leader = await Leader(pool, "leader").lead()
+    monkeypatch.setattr(relay, "REMEMBERED_BYTES_MAX", 1000)
+    for number in range(20):
+        await leader.place(f"ann#{number}")
+    remembered = [message for _, message in leader.relay._waiting]
+    assert 0 < sum(len(message.body) for message in remembered) <= 1000
+    relaying = asyncio.create_task(leader.relay.run())
+    async with asyncio.timeout(10):
+        while leader.relay.lag:
+            await asyncio.sleep(0.01)
+    relaying.cancel()
+    rows = await pool.fetch("SELECT message_id FROM matcher.outbox ORDER BY position")
+    assert [message.message_id for message in leader.bus.messages] == [row["message_id"] for row in rows]
+    assert len(rows) == 20
 
 
 async def test_a_subscriber_that_fell_behind_gets_a_snapshot_not_a_gap(pool) -> None:
