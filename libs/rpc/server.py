@@ -9,9 +9,10 @@ from __future__ import annotations  # grpc's generic types exist only in its stu
 import asyncio
 import contextlib
 import contextvars
+import math
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -33,7 +34,7 @@ from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.access import PUBLIC, AccessRule, access_rules, acting, admit, authenticate
 from libs.rpc.errors import DETAILS_KEY, code_of, status_of
 from libs.rpc.generic import ByName
-from libs.rpc.streams import OpenStreams
+from libs.rpc.streams import OpenStreams, Requests, Telling
 from libs.rpc.tls import Certificates
 from libs.telemetry import RPC_SECONDS, RPC_TOTAL
 
@@ -50,6 +51,8 @@ _LAST_ANSWERS_S = 0.5
 _OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 _UNREADABLE = object()
+_TOKEN_OVER = Refused(Reason.UNAUTHENTICATED, rule="the token has expired")
+_LOOK_AT_TOKENS_S = 60.0
 _NOT_ITS_TYPE = Refused(Reason.BODY_MALFORMED, rule="a message of the type that this method takes")
 
 log = structlog.get_logger()
@@ -163,7 +166,7 @@ class _HouseRules(grpc.aio.ServerInterceptor):
 
     def _telling(self, behaviour: Any) -> Any:
         async def tell(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            with self._streams.telling(_holder(context)):
+            with self._streams.telling(_holder(context)) as stream, _ending_with_token(stream):
                 async for response in behaviour(request, context):
                     yield response
 
@@ -171,10 +174,10 @@ class _HouseRules(grpc.aio.ServerInterceptor):
 
     def _answering(self, behaviour: Any) -> Any:
         async def answer(source: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            with self._streams.answering(source, _holder(context)) as requests:
+            with self._streams.answering(source, _holder(context)) as requests, _ending_with_token(requests):
                 async for response in behaviour(requests, context):
                     yield response
-                if requests.over:
+                if requests.ended is not None:
                     await asyncio.sleep(_LAST_ANSWERS_S)
 
         return answer
@@ -209,6 +212,29 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
         trailing = ((REQUEST_ID, request_id), (DETAILS_KEY, status_of(refused).SerializeToString()))
         await context.abort(code, str(refused), trailing_metadata=trailing)
+
+
+@contextlib.contextmanager
+def _ending_with_token(stream: Telling | Requests) -> Iterator[None]:
+    """A user's stream ends with the token it was opened with; a service's goes on."""
+    caller, loop = current_caller(), asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        left_s = caller.expires_at - time.time()
+        if left_s <= 0:
+            stream.end(_TOKEN_OVER)
+        else:  # again now and then: the clock that tokens expire by may be set
+            timer = loop.call_later(min(left_s, _LOOK_AT_TOKENS_S), look)
+
+    if not caller.is_service and caller.expires_at < math.inf:
+        look()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def _holder(context: grpc.aio.ServicerContext[Any, Any]) -> str:

@@ -1,4 +1,7 @@
-"""A server's open streams: when it is told to stop they end at once, and say so, instead of holding up its drain."""
+"""A server's open streams. Each can be ended at once, and then says why.
+
+Because the server is told to stop (instead of holding up its drain), or because what let its caller in is over.
+"""
 
 import asyncio
 from collections import Counter
@@ -20,16 +23,13 @@ class OpenStreams:
         self._each = each
         self._held: Counter[str] = Counter()
         self._stopping = False
-        self._readers: set[asyncio.Task[Any]] = set()
-        self._requests: set[Requests] = set()
+        self._open: set[Telling | Requests] = set()
 
     def end(self) -> None:
         """End those that only tell; those that are asked are asked no more, and answer what they were asked before."""
         self._stopping = True
-        for reader in self._readers:
-            reader.cancel()
-        for requests in self._requests:
-            requests.end()
+        for stream in self._open:
+            stream.end(away(self._server))
 
     @contextmanager
     def holding(self, holder: str) -> Iterator[None]:
@@ -45,22 +45,23 @@ class OpenStreams:
                 del self._held[holder]
 
     @contextmanager
-    def telling(self, holder: str) -> Iterator[None]:
-        """Around a stream of responses to one request. Raises as `holding`, and when the server stops."""
+    def telling(self, holder: str) -> Iterator["Telling"]:
+        """Around a stream of responses to one request. Raises as `holding`, and what it is ended with."""
         self._check()
         reader = asyncio.current_task()
         assert reader is not None, "handlers run in tasks"
+        stream = Telling(reader)
         try:
             with self.holding(holder):
-                self._readers.add(reader)
-                yield
+                self._open.add(stream)
+                yield stream
         except asyncio.CancelledError:
-            if not self._stopping:
+            if stream.ended is None:
                 raise
             reader.uncancel()
-            self._check()
+            raise RefusedError(stream.ended) from None
         finally:
-            self._readers.discard(reader)
+            self._open.discard(stream)
 
     @contextmanager
     def answering(self, source: AsyncIterator[Any], holder: str) -> Iterator["Requests"]:
@@ -69,15 +70,30 @@ class OpenStreams:
         requests = Requests(source)
         try:
             with self.holding(holder):
-                self._requests.add(requests)
+                self._open.add(requests)
                 yield requests
         finally:
-            self._requests.discard(requests)
-        self._check()
+            self._open.discard(requests)
+        if requests.ended is not None:
+            raise RefusedError(requests.ended)
 
     def _check(self) -> None:
         if self._stopping:
             raise RefusedError(away(self._server))
+
+
+class Telling:
+    """A stream of responses, and the task that reads it."""
+
+    def __init__(self, reader: asyncio.Task[Any]) -> None:
+        self._reader = reader
+        self.ended: Refused | None = None
+
+    def end(self, why: Refused) -> None:
+        """End it now."""
+        if self.ended is None:
+            self.ended = why
+            self._reader.cancel()
 
 
 class Requests:
@@ -86,27 +102,28 @@ class Requests:
     def __init__(self, source: AsyncIterator[Any]) -> None:
         self._source = source
         self._reader: asyncio.Task[Any] | None = None
-        self.over = False
+        self.ended: Refused | None = None
 
     def __aiter__(self) -> "Requests":
         return self
 
     async def __anext__(self) -> Any:
-        if self.over:
+        if self.ended is not None:
             raise StopAsyncIteration
         self._reader = asyncio.current_task()
         try:
             return await anext(self._source)
         except asyncio.CancelledError:
-            if not self.over or self._reader is None:
+            if self.ended is None or self._reader is None:
                 raise
             self._reader.uncancel()
             raise StopAsyncIteration from None
         finally:
             self._reader = None
 
-    def end(self) -> None:
+    def end(self, why: Refused) -> None:
         """Let whoever reads them find their end."""
-        self.over = True
-        if self._reader is not None:
-            self._reader.cancel()
+        if self.ended is None:
+            self.ended = why
+            if self._reader is not None:
+                self._reader.cancel()

@@ -43,7 +43,7 @@ async def main(settings: Settings) -> None:
     on_reload("edge.rate_per_s", "edge.rate_burst", apply=lambda changed: rate_limit.change(changed.edge))
     chain = Chain(settings=mine, identity=identity, rate_limit=rate_limit)
     readiness = Readiness(settings, backends)
-    streams = Streams(mine.streams_max, each=mine.streams_per_caller)
+    streams = Streams(mine.streams_max, each=mine.streams_per_caller, identity=identity)
     app = build_app(
         settings=mine, chain=chain, backends=backends, identity=identity, readiness=readiness, streams=streams
     )

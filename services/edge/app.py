@@ -72,7 +72,9 @@ class Api:
             call = self._backends.stream(route.method, message, origin)
             name = route.method.containing_service.name
             holder = "" if caller.is_service else who(request)
-            return await self._streams.answer(call, holder=holder, dependency=name, body=route.response_body)
+            return await self._streams.answer(
+                call, caller=request.state.caller, holder=holder, dependency=name, body=route.response_body
+            )
 
         async def ask() -> bytes:
             started_ns = time.time_ns()
@@ -137,6 +139,7 @@ class Doors:
                 socket,
                 feeds=self._feeds,
                 backends=self._backends,
+                identity=self._identity,
                 origin=origin,
                 heartbeat_s=self._settings.heartbeat_s,
             ).run()

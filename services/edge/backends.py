@@ -49,7 +49,7 @@ class Backends:
 
     def __init__(self, settings: Settings, credential: Callable[[], str]) -> None:
         self._credential = credential
-        self._timeout_s = settings.edge.timeout_s
+        self.timeout_s = settings.edge.timeout_s
         gateway = open_channel(settings.gateway.target(), settings.tls)
         self._channels = {
             GATEWAY.full_name: gateway,
@@ -64,7 +64,7 @@ class Backends:
         """The response of a unary method. Raises RefusedError."""
         metadata = self.metadata(method.containing_service, origin)
         try:
-            response: Message = await self._method(method)(request, timeout=self._timeout_s, metadata=metadata)
+            response: Message = await self._method(method)(request, timeout=self.timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise refused_from_call(error, dependency=method.containing_service.name) from error
         return response

@@ -1,5 +1,6 @@
 """Who is calling the edge: by token, by a key and a signature, or by a one-time token of a socket."""
 
+import asyncio
 import hashlib
 import ipaddress
 import json
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import redis.asyncio
+import structlog
 from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc
 from redis.exceptions import RedisError
 
@@ -26,6 +28,8 @@ KEYS_KNOWN_MAX = 10_000
 SOCKET_TOKEN_LIFE_S = 30
 SOCKET_LIFE_S = 86_400
 _NONCE_MIN_CHARS = 8
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Identity:
             raise _unauthenticated(f"X-Api-Nonce: {_NONCE_MIN_CHARS} characters or more, another one each time")
         found = await self._find(headers[KEY_HEADER])
         if found is None:
-            raise _unauthenticated("X-Api-Key: no such key")
+            raise _no_such_key()
         secret = secret_of(self._master, found.key.key_id)
         expected = sign(
             secret, timestamp_ms=timestamp, nonce=nonce, method=signed.method, target=signed.target, body=signed.body
@@ -76,10 +80,29 @@ class Identity:
         given = headers.get(SIGNATURE_HEADER, "").encode()
         if not (secrets.compare_digest(expected.encode(), given) and hash_of(secret) == found.secret_hash):
             raise _unauthenticated("X-Api-Signature: not the key's over this request")
-        _check_usable(found.key, address)
+        _check_usable(found)
+        _check_address(found.key, address)
         await self._use_nonce(found.key.key_id, nonce)
         scopes = frozenset(KEY_SCOPES[scope] for scope in found.key.scopes)
         return Caller(found.key.user_id, scopes, key_id=found.key.key_id)
+
+    async def until_over(self, caller: Caller) -> Refused:
+        """Wait until what let this caller in is over (its token has expired, its key is no more), and say so.
+
+        As long as it cannot be told of a key, it is not over.
+        """
+        while True:
+            left_s = caller.expires_at - time.time()
+            if left_s <= 0:
+                return Refused(Reason.UNAUTHENTICATED, rule="the token has expired")
+            try:
+                if caller.key_id:
+                    _check_usable(await self._find(caller.key_id))
+            except RefusedError as error:
+                if error.refused.reason is Reason.UNAUTHENTICATED:
+                    return error.refused
+                log.warning("cannot look at a key", key_id=caller.key_id, error=str(error))
+            await asyncio.sleep(min(left_s, KEYS_KNOWN_S))
 
     async def new_socket_token(self, caller: Caller) -> str:
         """A token that opens one socket as this caller, within half a minute."""
@@ -133,11 +156,16 @@ class Identity:
             raise _unauthenticated("X-Api-Nonce: used before")
 
 
-def _check_usable(key: api_key_pb2.ApiKey, address: str) -> None:
-    if key.HasField("revoked_at"):
+def _check_usable(found: api_key_pb2.FindApiKeyResponse | None) -> None:
+    if found is None:
+        raise _no_such_key()
+    if found.key.HasField("revoked_at"):
         raise _unauthenticated("X-Api-Key: revoked")
-    if key.HasField("expires_at") and key.expires_at.ToNanoseconds() <= time.time_ns():
+    if found.key.HasField("expires_at") and found.key.expires_at.ToNanoseconds() <= time.time_ns():
         raise _unauthenticated("X-Api-Key: expired")
+
+
+def _check_address(key: api_key_pb2.ApiKey, address: str) -> None:
     if key.allowed_ips:
         try:
             caller = ipaddress.ip_address(address)
@@ -145,6 +173,10 @@ def _check_usable(key: api_key_pb2.ApiKey, address: str) -> None:
             raise _unauthenticated("X-Api-Key: not from an address that is not known") from None
         if not any(caller in ipaddress.ip_network(network) for network in key.allowed_ips):
             raise _unauthenticated(f"X-Api-Key: not from {address}")
+
+
+def _no_such_key() -> RefusedError:
+    return _unauthenticated("X-Api-Key: no such key")
 
 
 def _socket_key(token: str) -> str:

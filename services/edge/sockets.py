@@ -1,6 +1,7 @@
 """`/ws`: market data for all, one's own orders and balances, and orders placed, for who is known."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Coroutine
@@ -17,6 +18,7 @@ from libs.rpc.access import access_rule, admit
 from services.edge.account import CHANNELS, send_account
 from services.edge.backends import GATEWAY, Backends, Origin
 from services.edge.feeds import VIEWS, Feeds, Subject
+from services.edge.identity import Identity
 from services.edge.trading import OPERATIONS, RequestId, SocketTrader, refusal
 from services.edge.transcoding import json_of, message_of_type
 
@@ -26,7 +28,7 @@ SUBSCRIPTIONS_MAX = 20
 MESSAGE_MAX_CHARS = 16_384
 MESSAGES_PER_S = 100
 ID_MAX_CHARS = 100
-TOKEN_EXPIRED = 3000  # "unauthorized" in IANA's registry of WebSocket close codes
+CREDENTIAL_OVER = 3000  # "unauthorized" in IANA's registry of WebSocket close codes
 _OPERATIONS = ("ping", "subscribe", "unsubscribe", *OPERATIONS, "cancelAll")
 _CANCEL_ALL = GATEWAY.methods_by_name["CancelOrders"]
 _TRADING = access_rule(GATEWAY.methods_by_name["TradingSession"])
@@ -43,9 +45,17 @@ class Socket:
     """
 
     def __init__(
-        self, socket: WebSocket, *, feeds: Feeds, backends: Backends, origin: Origin, heartbeat_s: float
+        self,
+        socket: WebSocket,
+        *,
+        feeds: Feeds,
+        backends: Backends,
+        identity: Identity,
+        origin: Origin,
+        heartbeat_s: float,
     ) -> None:
         self._heartbeat_s = heartbeat_s
+        self._identity = identity
         self._socket = socket
         self._feeds = feeds
         self._backends = backends
@@ -55,10 +65,10 @@ class Socket:
         self._second = (0, 0)
 
     async def run(self) -> None:
-        """Serve until the other side closes, or its token has expired."""
+        """Serve until the other side closes, or what it was opened with (a token, a key) is over."""
         await self._socket.accept()
         SOCKETS.inc()
-        beating = asyncio.create_task(self._heartbeat())
+        beside = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._end_with_its_credential())]
         try:
             while True:
                 await self._answer(await self._socket.receive_text())
@@ -66,8 +76,7 @@ class Socket:
             pass
         finally:
             SOCKETS.dec()
-            beating.cancel()
-            for task in self._subscriptions.values():
+            for task in (*beside, *self._subscriptions.values()):
                 task.cancel()
             await self._trader.close()
 
@@ -130,15 +139,16 @@ class Socket:
             log.debug("socket closed while sending", subject=str(subject))
 
     async def _heartbeat(self) -> None:
-        """Shows that the connection lives; and ends it when the token it was opened with does."""
-        caller = self._origin.caller
+        """Shows that the connection lives."""
         while True:
-            left_s = caller.expires_at - time.time() if caller is not None else self._heartbeat_s
-            if left_s <= 0:
-                await self._socket.close(TOKEN_EXPIRED, "the token has expired")
-                return
-            await asyncio.sleep(min(self._heartbeat_s, left_s))
+            await asyncio.sleep(self._heartbeat_s)
             await self._tell({"op": "heartbeat"})
+
+    async def _end_with_its_credential(self) -> None:
+        if self._origin.caller is not None:
+            over = await self._identity.until_over(self._origin.caller)
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await self._socket.close(CREDENTIAL_OVER, over.rule)
 
     async def _tell(self, content: dict[str, Any]) -> None:
         try:

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc.aio
@@ -11,10 +11,12 @@ from prometheus_client import Gauge
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from libs.identity import Caller
 from libs.reasons import Refused, RefusedError
 from libs.rpc.errors import refused_from_call
-from libs.rpc.streams import OpenStreams
+from libs.rpc.streams import OpenStreams, Telling
 from libs.seats import Seats
+from services.edge.identity import Identity
 from services.edge.transcoding import response_json
 
 # A refusal comes at once and becomes the answer's status; a stream with nothing to say yet is begun after this.
@@ -27,7 +29,8 @@ STREAMS = Gauge("http_streams", "Open streams of newline-delimited JSON")
 class Streams:
     """Open streams, up to a limit."""
 
-    def __init__(self, limit: int, *, each: int) -> None:
+    def __init__(self, limit: int, *, each: int, identity: Identity) -> None:
+        self._identity = identity
         self._seats = Seats(limit, STREAMS)
         self._open = OpenStreams("edge", each=each)
 
@@ -35,7 +38,7 @@ class Streams:
         """End those that are open, each with a line that says so."""
         self._open.end()
 
-    async def answer(self, call: Any, *, holder: str, dependency: str, body: str) -> Response:
+    async def answer(self, call: Any, *, caller: Caller | None, holder: str, dependency: str, body: str) -> Response:
         """The stream's answer. Raises RefusedError where the call is refused at once, or there are too many streams."""
         responses = aiter(call)
         first = asyncio.ensure_future(anext(responses, None))
@@ -50,7 +53,7 @@ class Streams:
 
         async def lines() -> AsyncIterator[bytes]:
             try:
-                with self._open.telling(""):
+                with self._open.telling("") as stream, self._ending_with_credential(stream, caller):
                     message = await first
                     while message is not None:
                         yield response_json(message, body) + b"\n"
@@ -61,6 +64,21 @@ class Streams:
                 yield _last_line(error.refused)
 
         return _Lines(lines(), leaving=left)
+
+    @contextmanager
+    def _ending_with_credential(self, stream: Telling, caller: Caller | None) -> Iterator[None]:
+        if caller is None:
+            yield
+            return
+
+        async def end() -> None:
+            stream.end(await self._identity.until_over(caller))
+
+        ending = asyncio.create_task(end())
+        try:
+            yield
+        finally:
+            ending.cancel()
 
 
 class _Lines(StreamingResponse):

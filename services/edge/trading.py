@@ -4,6 +4,7 @@ Requests take effect in the order they came, with many under way at once; each i
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -28,18 +29,21 @@ OPERATIONS: dict[str, type[Message]] = {
 RequestId = str | int | None
 Answer = Callable[[dict[str, Any]], Awaitable[None]]
 
-_ANSWERS_ONLY = trading_session_pb2.TradingSessionRequest(options=trading_session_pb2.SessionOptions(answers_only=True))
-
 log = structlog.get_logger()
 
 
 class SocketTrader:
-    """A socket's TradingSession, opened with its first order."""
+    """A socket's TradingSession, opened with its first order; again with the next one where it has broken off.
+
+    What its options asked for holds for every session of the socket.
+    """
 
     def __init__(self, *, backends: Backends, origin: Origin, answer: Answer) -> None:
         self._stub = order_gateway_pb2_grpc.OrderGatewayServiceStub(backends.channel(GATEWAY))
         self._metadata = backends.metadata(GATEWAY, origin)
         self._answer = answer
+        self._timeout_s = backends.timeout_s
+        self._options = trading_session_pb2.SessionOptions()
         self._call: Any = None
         self._reading: asyncio.Task[None] | None = None
         self._number = 0
@@ -53,20 +57,19 @@ class SocketTrader:
         if len(self._waiting) >= IN_FLIGHT_MAX:
             detail = {"queue": "requests of this socket", "retry_after_s": "1"}
             raise RefusedError(Refused(Reason.OVERLOADED, detail=detail))
-        is_first = self._call is None
-        if is_first:
-            self._call = self._stub.TradingSession(metadata=self._metadata)
-            self._reading = asyncio.create_task(self._read(self._call))
+        if self._call is None:
+            options = message if isinstance(message, trading_session_pb2.SessionOptions) else self._options
+            begun = await self._begin(options)
+            if options is message:
+                self._options = options
+                await self._answer(_content(operation, request_id, begun))
+                return
         self._number += 1
         self._waiting[self._number] = operation, request_id
         self._all_answered.clear()
         request = trading_session_pb2.TradingSessionRequest(request_id=self._number)
         getattr(request, operation).CopyFrom(message)
         try:
-            if operation == "options":
-                request.options.answers_only = True  # who wants updates reads the channel `orders`
-            elif is_first:
-                await self._call.write(_ANSWERS_ONLY)
             await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             log.debug("session ended while a request was written")  # the reader tells why, to all that wait
@@ -82,12 +85,34 @@ class SocketTrader:
         if self._reading is not None:
             self._reading.cancel()
 
+    async def _begin(self, options: trading_session_pb2.SessionOptions) -> trading_session_pb2.TradingSessionResponse:
+        """Open a session; nothing is sent in it before its options hold. Raises RefusedError."""
+        request = trading_session_pb2.TradingSessionRequest(options=options)
+        request.options.answers_only = True  # who wants updates reads the channel `orders`
+        call = self._stub.TradingSession(metadata=self._metadata)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                with contextlib.suppress(asyncio.InvalidStateError):  # it is over already; reading tells why
+                    await call.write(request)
+                answer: Any = await call.read()
+        except TimeoutError:
+            raise RefusedError(away("order gateway")) from None
+        except grpc.aio.AioRpcError as error:
+            raise refused_from_call(error, dependency="order gateway") from error
+        if answer is grpc.aio.EOF:
+            raise RefusedError(away("order gateway"))
+        begun: trading_session_pb2.TradingSessionResponse = answer
+        if begun.HasField("error"):
+            call.cancel()
+            raise RefusedError(refused_of(begun.error))
+        self._call = call
+        self._reading = asyncio.create_task(self._read(call))
+        return begun
+
     async def _read(self, call: Any) -> None:
         refused = away("order gateway")
         try:
-            async for response in call:
-                if not response.request_id:  # the answer to what we sent by ourselves
-                    continue
+            while (response := await call.read()) is not grpc.aio.EOF:
                 operation, request_id = self._waiting.pop(response.request_id)
                 await self._answer(_content(operation, request_id, response))
                 if not self._waiting:

@@ -235,6 +235,38 @@ async def test_a_socket_opens_with_a_key_or_a_token_that_works_once(engine: Engi
         assert refused.value.response.status_code == 401
 
 
+async def all_of(socket: websockets.ClientConnection) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            await socket.recv()
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+async def test_what_a_key_has_opened_ends_with_it(engine: Engine, end: str) -> None:
+    user = await engine.user(USDT="1000")
+    soon = datetime.now(UTC) + timedelta(seconds=4)
+    bot = await bot_of(engine, user, **({"expiresAt": soon.isoformat()} if end == "expired" else {}))
+    url = f"{engine.rest.replace('http', 'ws')}/ws"
+    token = (await bot.call("POST", "/api/v1/socket-tokens")).json()["token"]
+    path = "/api/v1/wallets/balances:stream"
+    async with (
+        websockets.connect(url, additional_headers=bot.headers("GET", "/ws")) as by_key,
+        websockets.connect(f"{url}?token={token}") as by_token,
+        httpx.AsyncClient(base_url=engine.rest, timeout=30) as http,
+        http.stream("GET", path, headers=bot.headers("GET", path)) as answer,
+    ):
+        assert answer.status_code == 200
+        if end == "revoked":
+            await http.delete(f"/api/v1/api-keys/{bot.key_id}", headers=engine.bearer(user))
+        for socket in (by_key, by_token):
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await all_of(socket)
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (3000, f"X-Api-Key: {end}")
+        last = json.loads([line async for line in answer.aiter_lines()][-1])
+        assert last["error"] == {"reason": "UNAUTHENTICATED", "rule": f"X-Api-Key: {end}"}
+
+
 def command(engine: Engine, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "cli", "keys", *arguments], cwd=ROOT, env={**os.environ, **engine.stack.environment},

@@ -78,6 +78,28 @@ async def test_a_socket_may_take_its_orders_with_it(engine: Engine) -> None:
     await until(is_free)
 
 
+async def test_what_a_socket_asked_for_holds_after_its_gateway_was_away_too(fresh_engine: Engine) -> None:
+    engine = fresh_engine
+    user = await engine.user(USDT="1000")
+
+    async def balance_is(*expected: str) -> bool:
+        return await engine.balances(user) == {"USDT": expected}
+
+    async with SocketClient(engine, user) as client:
+        first = await client.ask(op="options", id=0, params={"cancelOnDisconnect": True})
+        engine.stack.kill("order_gateway")
+        await asyncio.to_thread(engine.stack.wait_healthy, "order_gateway")
+        placed: dict = {"op": "error"}
+        async with asyncio.timeout(20):
+            while placed["op"] == "error":  # until the edge has found it again
+                await asyncio.sleep(0.1)
+                placed = await client.ask(op="place", id=1, params={**LIMIT, "clientOrderId": "mine"})
+        assert await balance_is("900", "100")
+        again = await client.ask(op="options", id=2, params={"cancelOnDisconnect": True})
+        assert (again["op"], again["field"]) == ("error", "options"), f"the session goes on: {first} {again}"
+    await until(lambda: balance_is("1000", "0"))
+
+
 async def test_balances_and_orders_are_told_as_they_change_and_again_after_a_restart(fresh_engine: Engine) -> None:
     engine = fresh_engine
     user = await engine.user(USDT="1000")

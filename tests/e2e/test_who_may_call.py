@@ -1,5 +1,6 @@
 """Nobody reads or moves what is another's; internal RPCs take service credentials only. Over every RPC there is."""
 
+import asyncio
 import time
 
 import grpc
@@ -147,6 +148,25 @@ async def test_forged_and_stale_tokens_are_refused(engine: Engine) -> None:
         method = GATEWAY.methods_by_name["ListOrders"]
         request = order_gateway_pb2.ListOrdersRequest()
         assert await code_of_call(engine.settings.gateway.target(), method, request, metadata) is expected, name
+
+
+async def test_a_users_stream_ends_with_its_token_and_a_services_goes_on(engine: Engine) -> None:
+    user = new_id()
+    mine, service = engine.as_caller(user, life_s=3), engine.as_caller("tests", "service", life_s=3)
+    telling = engine.gateway.StreamOrders(order_gateway_pb2.StreamOrdersRequest(), metadata=mine)
+    session = engine.gateway.TradingSession(metadata=mine)
+    of_service = engine.gateway.StreamOrders(order_gateway_pb2.StreamOrdersRequest(user_id=user), metadata=service)
+    await session.write(trading_session_pb2.TradingSessionRequest(request_id=1, options={"answers_only": True}))
+    assert (await session.read()).request_id == 1
+    for stream in (telling, of_service):
+        assert (await stream.read()).snapshot_complete
+    for stream in (telling, session):
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await asyncio.wait_for(stream.read(), 20)
+        assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "the token has expired" in ended.value.details()
+    assert not of_service.done()
+    of_service.cancel()
 
 
 @pytest.mark.parametrize("name", ["gateway", "matcher", "settlement", "wallet"])
