@@ -20,7 +20,7 @@ from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import OrderRequest, admit_amend, needs_reference_price
 from services.order_gateway.core.records import Amendment, Intent, OrderRow
 from services.order_gateway.intake import Intake
-from services.order_gateway.items import Answer, Change, Done, Item
+from services.order_gateway.items import Answer, Change, Item
 from services.order_gateway.store import OrderStore
 from services.order_gateway.wire import increase_request
 
@@ -115,7 +115,7 @@ class Amender:
             if answer.reason is Reason.ORDER_NOT_FOUND:  # the matcher has forgotten it: it closed long ago
                 await self._flow.release([_back(order, intent)])
         await self._store.end_intent(order.order_id, intent, taken_back=False)
-        return answer if isinstance(answer, Refused) else Done(answer.order, answer.fills)
+        return answer
 
 
 def _as_it_is(order: OrderRow) -> OrderRequest:

@@ -64,7 +64,12 @@ class Conversations:
                         answer = await self._take(request, session)
                         session.note(answer, amended)
                         await session.under_way.put((request.request_id, answer))
-            finally:
+            except asyncio.CancelledError:
+                raise  # nobody listens any more, and where the queue is full nobody would make room
+            except BaseException:
+                await session.under_way.put(None)
+                raise
+            else:
                 await session.under_way.put(None)
 
         reading = asyncio.create_task(read())
@@ -209,7 +214,12 @@ class Session:
     def note(self, answer: "asyncio.Future[Sequence[Answer]]", amended: str) -> None:
         """Remember what was taken, until it is answered."""
         self.unanswered.add(answer)
-        answer.add_done_callback(self.unanswered.discard)
+        answer.add_done_callback(self._forget)
         if amended:
             self._amends[answer] = amended
             answer.add_done_callback(self._amends.pop)
+
+    def _forget(self, answer: "asyncio.Future[Sequence[Answer]]") -> None:
+        self.unanswered.discard(answer)
+        if not answer.cancelled():
+            answer.exception()  # seen, also where nobody waits for it any more

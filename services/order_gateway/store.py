@@ -22,18 +22,18 @@ _COLUMNS = """order_id, user_id, client_order_id, symbol, side, type, time_in_fo
 INSERT_PENDING = """
 WITH o AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::smallint[], $7::smallint[],
-        $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::numeric[], $13::jsonb[])
+        $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::numeric[], $13::jsonb[], $14::timestamptz[])
         AS o (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity, quote_amount,
-              reserve_asset, reserve_amount, terms)
+              reserve_asset, reserve_amount, terms, created_at)
 ), fresh AS (
     INSERT INTO orders.client_ids (user_id, client_order_id, order_id)
     SELECT user_id, client_order_id, order_id FROM o ORDER BY user_id, client_order_id
     ON CONFLICT DO NOTHING RETURNING order_id
 )
 INSERT INTO orders.orders (order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity,
-    quote_amount, reserve_asset, reserve_amount, terms, open_price, open_stop_price, status, reason, open_quantity,
-    filled_quantity, filled_notional, version, released, created_at, updated_at)
-SELECT o.*, o.price, coalesce((o.terms ->> 'stop_price')::numeric, 0), 1, 0, o.quantity, 0, 0, 0, 0, $14, $14
+    quote_amount, reserve_asset, reserve_amount, terms, created_at, updated_at, open_price, open_stop_price, status, reason,
+    open_quantity, filled_quantity, filled_notional, version, released)
+SELECT o.*, o.created_at, o.price, coalesce((o.terms ->> 'stop_price')::numeric, 0), 1, 0, o.quantity, 0, 0, 0, 0
 FROM o WHERE (o.order_id IN (SELECT order_id FROM fresh)) IS TRUE
 RETURNING order_id
 """
@@ -159,7 +159,7 @@ class OrderStore:
     async def insert_pending(self, orders: Sequence[OrderRow]) -> set[str]:
         """Record new orders in one commit; returns the ids of those that were new for their owner."""
         columns = zip(*(_values(order) for order in orders), strict=True)
-        rows = await self._pool.fetch(INSERT_PENDING, *(list(column) for column in columns), orders[0].created_at)
+        rows = await self._pool.fetch(INSERT_PENDING, *(list(column) for column in columns))
         return {str(row["order_id"]) for row in rows}
 
     async def by_client_ids(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], OrderRow]:
@@ -245,7 +245,7 @@ def _values(order: OrderRow) -> tuple[Any, ...]:
     return (
         order.order_id, order.user_id, order.client_order_id, request.symbol, request.side, request.type,
         request.time_in_force, request.price, request.quantity, request.quote_amount, order.reservation.asset,
-        order.reservation.amount, _terms_text(request.terms),
+        order.reservation.amount, _terms_text(request.terms), order.created_at,
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """One order's way, seen from outside: placed, reserved, matched, settled."""
 
+import asyncio
+
 import grpc
 import pytest
 from exchange.common.v1 import order_pb2
@@ -123,7 +125,17 @@ async def test_a_batch_gives_one_result_per_order_and_bad_ones_spoil_nothing(eng
     assert (await engine.balances(user))["USDT"] == ("700", "300")
 
 
-async def test_an_order_that_meets_more_than_a_thousand_others(fresh_core: Engine) -> None:
+async def test_orders_placed_together_are_told_later_as_they_were_at_once(engine: Engine) -> None:
+    user = await engine.user(USDT="1000")
+    placed = await asyncio.gather(*(engine.place(user, f"BUY 0.1 @ {100 + number}") for number in range(20)))
+    orders = [answer.order for answer in placed]
+    assert [await engine.order(order) for order in orders] == orders
+    for order in orders:
+        await engine.cancel(order)
+
+
+@pytest.mark.parametrize("how", ["placed", "amended"])
+async def test_an_order_that_meets_more_than_a_thousand_others(fresh_core: Engine, how: str) -> None:
     """Its answer tells the first of its fills, and that there are more; every one reaches the ledger."""
     engine, count = fresh_core, 1250
     seller, buyer = await engine.user(BTC="100"), await engine.user(USDT="100000")
@@ -136,15 +148,19 @@ async def test_an_order_that_meets_more_than_a_thousand_others(fresh_core: Engin
         answer = await engine.gateway.PlaceOrders(request, metadata=engine.service, timeout=20)
         assert not [result for result in answer.results if result.HasField("error")]
     await engine.place(buyer, "BUY 1 @ 1000")  # a hundred of them
-    requests = [
-        trading_session_pb2.TradingSessionRequest(request_id=number, place=order)
-        for number, order in enumerate(
-            order_from(text, user_id=buyer, symbol="BTC/USDT", client_order_id=text)
-            for text in ("BUY 11.5 @ 1000", "BUY 0.01 @ 900")
-        )
-    ]
+    large, small_too = (
+        order_from(text, user_id=buyer, symbol="BTC/USDT", client_order_id=text)
+        for text in ("BUY 11.5 @ 1000", "BUY 0.01 @ 900")
+    )
+    request = trading_session_pb2.TradingSessionRequest
+    requests = [request(place=large)]
+    if how == "amended":
+        large.price = "900"
+        amend = order_requests_pb2.AmendOrderRequest(user_id=buyer, client_order_id=large.client_order_id, price="1000")
+        requests = [request(place=large), request(amend=amend)]
+    requests.append(request(place=small_too))
     answers = [answer async for answer in engine.gateway.TradingSession(iter(requests), metadata=engine.service)]
-    swept, small = (answer for answer in answers if answer.HasField("order"))
+    swept, small = [answer for answer in answers if answer.HasField("order")][-2:]
     assert (swept.order.filled_quantity, len(swept.fills), swept.more_fills) == ("11.5", 1000, True)
     assert (len(small.fills), small.more_fills) == (0, False)
     assert (await engine.quiet()).clean
