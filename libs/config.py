@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from libs.addresses import with_port
 
@@ -140,7 +140,7 @@ class Gateway(Service):
     queue_max: int = Field(20_000, ge=1, description="Requests that may wait before new ones are refused")
     resolve_after_s: float = Field(10.0, gt=0, description="Age at which a PENDING order is taken to the matcher")
     orders_per_s: int = Field(100, ge=1, description="Orders and changes per second of a user, over all gateways")
-    orders_burst: int = Field(200, ge=1, description="Orders and changes of a user at once above that rate")
+    orders_burst: int = Field(CALL_MAX, ge=1, description="Orders and changes of a user at once above that rate")
     sweep_after_s: float = Field(60.0, gt=0, description="Age of the last change at which an open order is compared")
     streams_max: int = Field(1000, ge=1, description="StreamOrders subscribers per process")
 
@@ -160,6 +160,12 @@ class Matcher(Service):
     )
     snapshot_every: int = Field(100_000, ge=1, description="Commands after which a new snapshot is made")
     outbox_keep_s: int = Field(86_400, ge=60, description="How long published outbox rows are kept")
+
+    @model_validator(mode="after")
+    def _is_one_of_the_shards(self) -> Self:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} is none of the {self.shards} there are, which are numbered from 0")
+        return self
 
 
 class Settlement(Service):

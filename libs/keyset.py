@@ -7,7 +7,6 @@ import json
 import threading
 import urllib.request
 from pathlib import Path
-from urllib.error import URLError
 
 import jwt
 import structlog
@@ -58,7 +57,7 @@ class KeySet:
             keys = jwt.PyJWKSet.from_dict(json.loads(self._read())).keys
             self._keys = {key.key_id: key for key in keys if key.key_id and key.key_type in {"RSA", "EC"}}
             KEYS.set(len(self._keys))
-        except (OSError, URLError, ValueError, jwt.PyJWTError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was sent, this thread goes on looking
             FAILURES.inc()
             log.warning("keys are as they were before", source=self._source, error=f"{type(error).__name__}: {error}")
 

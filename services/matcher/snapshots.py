@@ -39,9 +39,13 @@ async def keep_snapshots(journal: Journal, *, every: int, sequence: Callable[[],
 
 
 async def _make_one() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.matcher.snapshots", env={**os.environ, SUPERVISOR_PID: str(os.getpid())}
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.matcher.snapshots", env={**os.environ, SUPERVISOR_PID: str(os.getpid())}
+        )
+    except OSError as error:  # no memory or no room for another process: no reason to stop matching
+        log.error("no snapshot was made", error=f"{type(error).__name__}: {error}")  # noqa: TRY400 - says it all
+        return
     try:
         code = await process.wait()
     except asyncio.CancelledError:

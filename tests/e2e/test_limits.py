@@ -10,7 +10,7 @@ from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc, order
 from cli.processes import free_port
 from libs.ids import new_id
 from libs.rpc.client import open_channel
-from tests.support.engine import SHOWING, engine_in, order_from, start_beside
+from tests.support.engine import SHOWING, Engine, engine_in, order_from, start_beside
 from tests.support.servers import Servers
 from tests.support.trading import until
 
@@ -76,12 +76,28 @@ async def test_a_batch_counts_as_many_as_it_has(limited) -> None:
         order_from("BUY 0.1 @ 100", user_id=user, symbol="BTC/USDT", client_order_id=new_id()) for _ in range(BURST + 1)
     ]
     request = order_requests_pb2.PlaceOrdersRequest(orders=orders)
-    with pytest.raises(grpc.aio.AioRpcError, match="RATE_LIMITED"):
+    with pytest.raises(grpc.aio.AioRpcError, match=f"BATCH_TOO_LARGE field=orders rule=at most {BURST}"):
         await engine.gateway.PlaceOrders(request, metadata=engine.as_caller(user), timeout=20)
     assert (await engine.balances(user))["USDT"] == ("10000", "0")
     request = order_requests_pb2.PlaceOrdersRequest(orders=orders[:BURST])
     done = await engine.gateway.PlaceOrders(request, metadata=engine.as_caller(user), timeout=20)
     assert all(result.HasField("response") for result in done.results)
+    with pytest.raises(grpc.aio.AioRpcError, match="RATE_LIMITED"):
+        await engine.gateway.PlaceOrders(request, metadata=engine.as_caller(user), timeout=20)
+
+
+async def test_a_user_may_fill_a_batch(engine: Engine) -> None:
+    user = await engine.user(USDT="10000")
+    count = engine.settings.gateway.batch_max
+    orders = [
+        order_from("BUY 0.1 @ 100", user_id=user, symbol="BTC/USDT", client_order_id=new_id()) for _ in range(count)
+    ]
+    request = order_requests_pb2.PlaceOrdersRequest(orders=orders)
+    done = await engine.gateway.PlaceOrders(request, metadata=engine.as_caller(user), timeout=20)
+    assert [result.WhichOneof("outcome") for result in done.results] == ["response"] * count
+    mine = engine.as_caller(user)
+    cancelled = await engine.gateway.CancelOrders(order_requests_pb2.CancelOrdersRequest(), metadata=mine, timeout=20)
+    assert len(cancelled.results) == count
 
 
 async def test_one_user_does_not_take_the_streams_of_all(limited) -> None:

@@ -306,7 +306,7 @@ class Engine:
                 left -= 1
         for market in self.markets.values():
             if market.symbol.status is SymbolStatus.DELISTED:
-                gone = [order for owner in market.open.values() for order in owner.orders()][:left]
+                gone = market.some_open(left)
                 for order in gone:
                     market.withdraw(order, CANCELLED, Reason.SYMBOL_NOT_TRADING, step)
                 left -= len(gone)

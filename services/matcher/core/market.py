@@ -165,6 +165,18 @@ class Market:
             if not owner.count:
                 del self.open[owner.user_id]
 
+    def some_open(self, limit: int) -> list[Order]:
+        """At most so many of the live orders, one user's after the other's."""
+        some: list[Order] = []
+        for owner in self.open.values():
+            order = owner.oldest
+            while order is not None:
+                if len(some) == limit:
+                    return some
+                some.append(order)
+                order = order.newer
+        return some
+
     def would_trade(self, order: Order) -> bool:
         """Whether the best opposite price is within an order's limit."""
         level = self.book.against(order.side).best

@@ -142,3 +142,9 @@ def test_who_is_called_takes_what_callers_may_bring(variable: str, value: str) -
     """A matcher or a wallet that took less would refuse every large batch as a whole."""
     with pytest.raises(ConfigError, match="500"):
         load_settings({f"TRADE_ENGINE_{variable}": value})
+
+
+def test_a_matcher_serves_one_of_the_shards_there_are() -> None:
+    with pytest.raises(ConfigError, match="matcher: Value error, shard 1 is none of the 1"):
+        load_settings({"TRADE_ENGINE_MATCHER_SHARD": "1"})
+    assert load_settings({"TRADE_ENGINE_MATCHER_SHARD": "1", "TRADE_ENGINE_MATCHER_SHARDS": "2"}).matcher.shard == 1
