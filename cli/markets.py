@@ -31,6 +31,7 @@ NEW_MARKET = {
     "maker_fee_bps": 10,
     "taker_fee_bps": 20,
     "market_band_bps": 500,
+    "max_open_orders": 20_000,  # a hundredth of what a book holds
 }
 FILTERS = {
     "tick_size": "Smallest price step.",
