@@ -12,12 +12,16 @@ from cli.output import print_table
 from libs.db.pool import prepare_connection
 from services.wallet.audit import CHECKS as WALLET_CHECKS
 
+# What partitions that were detached had is counted, and no longer there to be compared.
 TRADES_WITHOUT_GAPS = """
 SELECT count(*) AS looked_at, count(*) FILTER (WHERE wrong) AS wrong,
-       (array_agg(symbol || ': ' || trades || ' trades, numbers to ' || last) FILTER (WHERE wrong))[1:5] AS examples
+       (array_agg(symbol || ': ' || trades || ' trades, numbers ' || first || ' to ' || last || ', settled ' || settled)
+        FILTER (WHERE wrong))[1:5] AS examples
 FROM (
-    SELECT symbol, count(*) AS trades, max(sequence) AS last, count(*) <> max(sequence) AS wrong
-    FROM settlement.trades GROUP BY symbol
+    SELECT symbol, count(*) AS trades, min(sequence) AS first, max(sequence) AS last, coalesce(settled, 0) AS settled,
+           count(*) <> max(sequence) - min(sequence) + 1 OR settled IS DISTINCT FROM max(sequence)
+           OR min(sequence) <> 1 AND NOT isfinite(operations.kept_from('settlement.trades')) AS wrong
+    FROM settlement.trades LEFT JOIN settlement.tapes USING (symbol) GROUP BY symbol, settled
 ) AS tapes
 """
 TRADES_SETTLED_ONCE = """
@@ -25,8 +29,13 @@ SELECT count(*) AS looked_at, count(*) FILTER (WHERE wrong) AS wrong,
        (array_agg(trade_id) FILTER (WHERE wrong))[1:5] AS examples
 FROM (
     SELECT coalesce(t.trade_id::text, o.key) AS trade_id, t.trade_id IS NULL OR o.key IS NULL AS wrong
-    FROM settlement.trades t
-    FULL JOIN (SELECT key FROM wallet.operations WHERE kind = 'SETTLE') AS o ON o.key = t.trade_id::text
+    FROM (
+        SELECT trade_id FROM settlement.trades WHERE trade_id >= (SELECT operations.kept_from_id('settlement.trades'))
+    ) AS t
+    FULL JOIN (
+        SELECT key FROM wallet.operations
+        WHERE kind = 'SETTLE' AND key >= (SELECT operations.kept_from_id('settlement.trades')::text)
+    ) AS o ON o.key = t.trade_id::text
 ) AS compared
 """
 NOTHING_UNSETTLED = """
@@ -56,17 +65,20 @@ FROM (
 ) AS compared
 """
 FILLS_EQUAL_TRADES = """
+WITH kept AS MATERIALIZED (
+    SELECT greatest(operations.kept_from_id('settlement.trades'), operations.kept_from_id('orders.orders')) AS first_id
+)
 SELECT count(*) AS looked_at, count(*) FILTER (WHERE wrong) AS wrong,
        (array_agg(order_id::text) FILTER (WHERE wrong))[1:5] AS examples
 FROM (
     SELECT coalesce(o.order_id, t.order_id) AS order_id,
            coalesce(o.filled_quantity, 0) <> coalesce(t.quantity, 0) AS wrong
-    FROM orders.orders o
+    FROM (SELECT order_id, filled_quantity FROM orders.orders WHERE order_id >= (SELECT first_id FROM kept)) AS o
     FULL JOIN (
         SELECT order_id, sum(quantity) AS quantity FROM (
             SELECT buyer_order_id AS order_id, quantity FROM settlement.trades
             UNION ALL SELECT seller_order_id, quantity FROM settlement.trades
-        ) AS sides GROUP BY order_id
+        ) AS sides WHERE order_id >= (SELECT first_id FROM kept) GROUP BY order_id
     ) AS t USING (order_id)
 ) AS compared
 """

@@ -165,9 +165,12 @@ class Intake:
             order = work.placed(number)
             if order.order_id in inserted:
                 work.orders[number] = order
-            else:
+            elif key in before:
                 work.answers[number] = self._repeat(order, before[key])
                 work.orders[number] = replace(before[key], session=order.session)
+            else:  # taken by an order so old that it is in the archive
+                work.answers[number] = _key_reused("client_order_id")
+                continue
             self._remember(key, before.get(key, order))
         requests = [order.request for order in wanted if order.order_id in inserted]
         counts = Counter((request.symbol, request.type, request.side) for request in requests)

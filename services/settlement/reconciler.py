@@ -130,8 +130,10 @@ class Reconciler:
         return spans[:SPANS_MAX]
 
     async def _deliver(self, report: SymbolReport, missing: list[Span], *, deep: bool) -> None:
-        """Have trades made again, all of them if `deep`; settle those that are missing, and compare what was made."""
-        first, last = (1, report.journaled) if deep else (missing[0][0], missing[-1][1])
+        """Have trades made again, all that are kept if `deep`; settle those that are missing, and compare what was made."""
+        first, last = (missing[0][0], missing[-1][1]) if missing else (report.journaled + 1, report.journaled)
+        if deep:
+            first, last = min(first, await self._tape.first_kept(report.symbol)), report.journaled
         if first > last:
             return
         waiting: list[trade_pb2.Trade] = []

@@ -67,7 +67,10 @@ SELECT_LAST_LOOKED_AT = f"""
 SELECT executed_at, trade_id::text FROM ({_last_looked_at("buyer")} UNION ALL {_last_looked_at("seller")}) AS ends
 ORDER BY executed_at DESC, ends.trade_id DESC LIMIT 1
 """
-SELECT_WHOLE = "SELECT whole_until, whole_time FROM settlement.tapes WHERE symbol = $1"
+SELECT_WHOLE = """
+SELECT whole_until, whole_time, settled, kept_from, whole_time >= kept_from AS whole_is_kept, isfinite(kept_from) AS is_cut
+FROM settlement.tapes, operations.kept_from('settlement.trades') AS kept_from WHERE symbol = $1
+"""
 UPDATE_WHOLE = """
 UPDATE settlement.tapes SET whole_until = $2, whole_time = $3 WHERE symbol = $1 AND whole_until < $2
 """
@@ -155,9 +158,25 @@ class Tape:
         return low, sequence
 
     async def whole(self, symbol: str) -> tuple[datetime, int]:
-        """The (time, number) of the trade up to which none was missing when it was last looked."""
+        """The (time, number) of the trade up to which none was missing when it was last looked, or is kept any more."""
         row = await self._pool.fetchrow(SELECT_WHOLE, symbol)
-        return (START_OF_TIME, 0) if row is None else (row["whole_time"], row["whole_until"])
+        if row is None:
+            return START_OF_TIME, 0
+        if row["whole_is_kept"]:
+            return row["whole_time"], row["whole_until"]
+        return row["kept_from"], await self._before(symbol, row["kept_from"], row["settled"])
+
+    async def first_kept(self, symbol: str) -> int:
+        """The number of the first trade that is not in a detached partition."""
+        row = await self._pool.fetchrow(SELECT_WHOLE, symbol)
+        if row is None or not row["is_cut"]:
+            return 1
+        return 1 + await self._before(symbol, row["kept_from"], row["settled"])
+
+    async def _before(self, symbol: str, time: datetime, otherwise: int) -> int:
+        """The number before that of the first trade at or after a time."""
+        row = await self._pool.fetchrow(SELECT_FIRST_BETWEEN, symbol, time, END_OF_TIME)
+        return otherwise if row is None else int(row["sequence"]) - 1
 
     async def remember_whole(self, symbol: str, place: tuple[datetime, int]) -> None:
         """Remember it."""

@@ -1,4 +1,4 @@
-"""Keys that are fetched again and again: whatever comes in their place, those that were there stay, and new ones are found."""
+"""Keys that are fetched again and again: whatever comes in their place, those that were stay."""
 
 import json
 import time
