@@ -44,6 +44,7 @@ def command_from(message: command_pb2.Command) -> Command:
             _named(message.amend)
         case "tombstone":
             _named(message.tombstone)
+            parse_text(message.tombstone.symbol, field="symbol")  # it is told to the bus, known or not
         case "cancel_all":
             parse_id(message.cancel_all.user_id, field="user_id")
             parse_text(message.cancel_all.session, field="session", required=False)

@@ -26,6 +26,8 @@ from services.order_gateway.wire import increase_request
 
 log = structlog.get_logger()
 _GONE = frozenset({Reason.RESERVATION_CLOSED, Reason.RESERVATION_NOT_FOUND})
+# What the ledger itself says no with: by its key, the increase was not had before either.
+_NOT_HELD = _GONE | {Reason.INSUFFICIENT_BALANCE, Reason.AMOUNT_OUT_OF_RANGE}
 
 
 class Amender:
@@ -101,7 +103,7 @@ class Amender:
             await self._wallet.increase(increase_request(order, intent))
         except RefusedError as error:
             refused = error.refused
-            if refused.reason is not Reason.INSUFFICIENT_BALANCE and refused.reason not in _GONE:
+            if refused.reason not in _NOT_HELD:
                 raise
             await self._store.end_intent(order.order_id, intent, taken_back=True)
             if refused.reason in _GONE:

@@ -54,7 +54,7 @@ class UpdateConsumer:
                 continue
             try:
                 change = change_from(update)
-            except (RefusedError, KeyError):
+            except (RefusedError, KeyError, ValueError):
                 log.exception("order event that nobody can read", order_id=order_id)
                 continue
             if progress.version < update.version and change.status not in NEXT[progress.status]:

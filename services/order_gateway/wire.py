@@ -9,7 +9,7 @@ from exchange.matcher.v1 import command_pb2
 from exchange.wallet.v1 import operation_pb2
 
 from libs.ids import parse_id, parse_text
-from libs.money import format_units, parse_optional, parse_positive, parse_units
+from libs.money import format_units, own_units, parse_optional, parse_positive, parse_units
 from libs.orders import OrderType, PostOnly, SelfTrade, Side, Status, TimeInForce, symbol_name
 from libs.reasons import Reason, Refused, RefusedError
 from libs.times import parse_time_ns, put_time, time_at
@@ -225,14 +225,17 @@ def close_request(order: OrderRow) -> operation_pb2.ReleaseRequest:
 
 
 def change_from(update: order_events_pb2.OrderUpdate) -> StateChange:
-    """What an update changes in the record, once its releases are with the wallet."""
+    """What an update changes in the record, once its releases are with the wallet.
+
+    Raises RefusedError, KeyError or ValueError for one that is none of the matcher's.
+    """
     return StateChange(
         order_id=update.order_id,
         status=_STATUSES[update.status],
         reason=_REASONS[update.reason],
         open_quantity=parse_optional(update.quantity, field="quantity"),
         filled_quantity=parse_units(update.filled_quantity, field="filled_quantity"),
-        filled_notional=parse_units(update.filled_notional, field="filled_notional"),
+        filled_notional=own_units(update.filled_notional),
         version=update.version,
         released=len(update.releases),
         updated_at=time_at(update.updated_at_ns),

@@ -58,6 +58,24 @@ async def test_a_buy_holds_what_it_needs_after_a_change(
     assert (await engine.balances(user))["USDT"] == ("1000", "0")
 
 
+async def test_all_that_is_ever_held_for_an_order_has_a_limit_and_nobody_else_feels_it(engine: Engine) -> None:
+    user, neighbour = await engine.user(EUR="900000000000"), await engine.user(EUR="1000")
+    order = (await engine.place(user, "BUY 1 @ 600000000000", symbol="BTC/EUR")).order
+    order = await amend(engine, order, price="100000000000")
+    assert (await engine.balances(user))["EUR"] == ("800000000000", "100000000000")
+    refused, other = await asyncio.gather(
+        refusal(engine, order, price="600000000000"), engine.place(neighbour, "BUY 0.1 @ 100", symbol="BTC/EUR")
+    )
+    assert "AMOUNT_OUT_OF_RANGE field=quantity" in refused
+    assert await engine.query("SELECT FROM orders.orders WHERE amend IS NOT NULL") == []
+    assert (await engine.balances(user))["EUR"] == ("800000000000", "100000000000")
+    changed = await amend(engine, order, price="300000000000")
+    assert (changed.status, (await engine.balances(user))["EUR"]) == (OPEN, ("600000000000", "300000000000"))
+    for each in (order, other.order):
+        await engine.cancel(each)
+    assert (await engine.quiet()).clean
+
+
 async def test_a_sell_grows_and_a_stop_moves(engine: Engine) -> None:
     user = await engine.user(BNB="10", USDT="1000")
     sell = (await engine.place(user, "SELL 1 @ 900", symbol="BNB/USDT")).order

@@ -138,6 +138,9 @@ class Ledger:
             return refused
         if held.closed:
             return Refused(Reason.RESERVATION_CLOSED, field="order_id")
+        if held.amount + amount > MAX_UNITS:
+            rule = "all that was ever held for an order must stay below 10^12"
+            return Refused(Reason.AMOUNT_OUT_OF_RANGE, field="amount", rule=rule)
         refused = self._check_available(user, asset, amount)
         if refused is not None:
             return refused

@@ -90,3 +90,12 @@ def test_what_does_not_go_together_is_refused(fields: dict[str, Any], reason: Re
 def test_a_command_of_no_kind_is_refused() -> None:
     with pytest.raises(RefusedError, match="FIELD_REQUIRED field=command"):
         command_from(command_pb2.Command())
+
+
+@pytest.mark.parametrize("symbol", ["", "\x00", "X" * 101, "BTC/\u00dcSDT", " "])
+def test_a_tombstone_names_what_can_be_told_to_the_bus(symbol: str) -> None:
+    """It is told whether or not there is such a market: a name that no broker takes would be tried again for ever."""
+    tombstone = command_pb2.Tombstone(order_id=new_id(), user_id=new_id(), symbol=symbol)
+    with pytest.raises(RefusedError) as refused:
+        command_from(command_pb2.Command(tombstone=tombstone))
+    assert refused.value.refused.field == "symbol"
