@@ -93,7 +93,7 @@ async def main(settings: Settings) -> None:
         internal=False,
         tls=settings.tls,
     )
-    desk = Desk(matcher=matcher, rate=OrderRate(limit))
+    desk = Desk(matcher=matcher, rate=OrderRate(limit), store=store)
     conversations = Conversations(taking=desk, intake=intake, amender=amender, sessions=sessions, streams=streams)
     service = OrderGatewayService(
         flow=flow, intake=intake, store=store, matcher=matcher, streams=streams, amender=amender, settlement=settlement,

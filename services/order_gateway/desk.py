@@ -14,15 +14,24 @@ from services.order_gateway.core.admission import Reservation, admit, needs_refe
 from services.order_gateway.core.records import Amendment, OrderRow
 from services.order_gateway.items import Change, Place
 from services.order_gateway.rates import OrderRate
+from services.order_gateway.store import OrderStore
 from services.order_gateway.wire import amendment_from, order_named, order_request
+
+
+# What an order is refused for now that was accepted before: time has gone by, an operator has changed the market.
+_LATER = frozenset({
+    Reason.PRICE_OFF_TICK, Reason.QUANTITY_OFF_LOT, Reason.QUANTITY_TOO_SMALL, Reason.QUANTITY_TOO_LARGE,
+    Reason.NOTIONAL_TOO_SMALL, Reason.AMOUNT_OUT_OF_RANGE, Reason.REFERENCE_PRICE_MISSING,
+})  # fmt: skip
 
 
 class Desk:
     """For the caller of the RPC that is running. All raise RefusedError; then nothing was recorded."""
 
-    def __init__(self, *, matcher: MatcherClient, rate: OrderRate) -> None:
+    def __init__(self, *, matcher: MatcherClient, rate: OrderRate, store: OrderStore) -> None:
         self._matcher = matcher
         self._rate = rate
+        self._store = store
 
     async def admit_rate(self, orders: int = 1) -> None:
         """Cancels are never limited: who is in trouble must get out."""
@@ -31,7 +40,10 @@ class Desk:
             await self._rate.admit(caller.user_id, orders)
 
     async def place(self, message: order_requests_pb2.PlaceOrderRequest) -> Place:
-        """The order that is asked for, admitted. Raises RefusedError; then nothing was recorded."""
+        """The order that is asked for, admitted. Raises RefusedError; then nothing was recorded.
+
+        A repeat is let through to be answered as such, whatever would be said of a new order now.
+        """
         user_id = current_caller().acting_for(message.user_id)
         client_order_id, request = order_request(message)
         filters = await self._matcher.filters(request.symbol)
@@ -39,7 +51,10 @@ class Desk:
         now = datetime.now(UTC)
         reservation = admit(request, filters, reference, int(now.timestamp() * 1_000_000_000))
         if not isinstance(reservation, Reservation):
-            raise RefusedError(reservation)
+            key = (user_id, client_order_id)
+            if reservation.reason not in _LATER or not await self._store.by_client_ids([key]):
+                raise RefusedError(reservation)
+            reservation = Reservation(filters.base_asset, request.quantity or request.quote_amount)  # never recorded
         return Place(
             OrderRow(
                 order_id=new_id(),

@@ -1,11 +1,13 @@
 """One order's way, seen from outside: placed, reserved, matched, settled."""
 
 import asyncio
+import time
 
 import grpc
 import pytest
 from exchange.common.v1 import order_pb2
 from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2, trading_session_pb2
+from exchange.matcher.v1 import matcher_pb2
 from exchange.settlement.v1 import settlement_pb2
 
 from libs.ids import new_id
@@ -106,6 +108,41 @@ async def test_a_repeat_has_one_effect_and_other_contents_are_refused(engine: En
     assert (await engine.place(user, "BUY 0.1 @ 1000", client_order_id="once")).order.status == (
         order_pb2.ORDER_STATUS_CANCELLED
     )
+
+
+async def test_a_repeat_is_answered_though_a_new_order_would_be_refused_by_now(fresh_core: Engine) -> None:
+    """Its time is over, or an operator has changed the market: who did not hear the answer must hear it all the same."""
+    engine = fresh_core
+    user = await engine.user(USDT="10000")
+    dated = order_from("BUY 0.1 @ 1000", user_id=user, symbol="BTC/USDT", client_order_id="dated")
+    dated.time_in_force = order_pb2.TIME_IN_FORCE_GTD
+    dated.expires_at.FromNanoseconds(time.time_ns() + 1_500_000_000)
+    small = order_from("BUY 0.1 @ 1000", user_id=user, symbol="BTC/USDT", client_order_id="small")
+    place = engine.gateway.PlaceOrder
+    placed = [(await place(order, metadata=engine.service)).order for order in (dated, small)]
+    (symbol,) = [
+        item
+        for item in (await engine.matcher.ListSymbols(matcher_pb2.ListSymbolsRequest(), metadata=engine.service)).symbols
+        if item.symbol == "BTC/USDT"
+    ]
+    symbol.min_notional = "500"
+    await engine.matcher.PutSymbol(matcher_pb2.PutSymbolRequest(symbol=symbol), metadata=engine.service)
+    await asyncio.sleep(max(0.0, dated.expires_at.ToNanoseconds() / 1e9 - time.time() + 0.1))
+    engine.stack.kill("order_gateway")  # another one, which knows the market as it is now
+    await asyncio.to_thread(engine.stack.wait_healthy, "order_gateway")
+
+    for order, before in zip((dated, small), placed, strict=True):
+        again = (await place(order, metadata=engine.service, wait_for_ready=True)).order
+        assert (again.order_id, again.client_order_id) == (before.order_id, before.client_order_id)
+        order.quantity = "0.2"
+        with pytest.raises(grpc.aio.AioRpcError, match="KEY_REUSED field=quantity"):
+            await place(order, metadata=engine.service)
+    for order, reason in ((dated, "AMOUNT_OUT_OF_RANGE field=expires_at"), (small, "NOTIONAL_TOO_SMALL")):
+        order.client_order_id = "new"
+        with pytest.raises(grpc.aio.AioRpcError, match=reason):
+            await place(order, metadata=engine.service)
+    await engine.cancel(placed[1])
+    assert await engine.balances(user) == {"USDT": ("10000", "0")}
 
 
 async def test_a_batch_gives_one_result_per_order_and_bad_ones_spoil_nothing(engine: Engine) -> None:
