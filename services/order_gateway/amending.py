@@ -81,8 +81,9 @@ class Amender:
         return order if order is not None and order.user_id == change.user_id else None
 
     async def _increase(self, order: OrderRow, amendment: Amendment) -> int | Refused:
-        """How much more the change needs. Orders that are not open are the matcher's to judge."""
-        if order.status not in LIVE:
+        """How much more the change needs. Orders that are not open, or whose time is over, are the matcher's to judge."""
+        now_ns, ends_at_ns = time.time_ns(), order.request.terms.expires_at_ns
+        if order.status not in LIVE or 0 < ends_at_ns <= now_ns:
             return 0
         before = _as_it_is(order)
         changed = _changed(before, amendment)
@@ -94,7 +95,7 @@ class Amender:
             filled=order.filled_quantity,
             filters=filters,
             reference_price=reference,
-            now_ns=time.time_ns(),
+            now_ns=now_ns,
         )
 
     async def _carry_out(self, order: OrderRow, intent: Intent) -> Answer:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from pathlib import Path
 
 import grpc
@@ -10,9 +11,10 @@ from exchange.common.v1 import order_pb2
 from exchange.gateway.v1 import order_requests_pb2, trading_session_pb2
 
 from libs.db.pool import open_pool
+from libs.ids import new_id
 from services.order_gateway.core.records import Amendment
 from services.order_gateway.store import OrderStore
-from tests.support.engine import SHOWING, Engine, engine_in
+from tests.support.engine import SHOWING, Engine, engine_in, order_from
 from tests.support.servers import Servers
 from tests.support.trading import until
 
@@ -55,6 +57,23 @@ async def test_a_buy_holds_what_it_needs_after_a_change(
         assert (await engine.balances(user))["USDT"] == (f"{1000 - int(held)}", held)
         assert await engine.order(order) == changed
     await engine.cancel(order)
+    assert (await engine.balances(user))["USDT"] == ("1000", "0")
+
+
+async def test_an_order_whose_time_is_over_is_closed_to_changes_before_its_record_says_so(engine: Engine) -> None:
+    user = await engine.user(USDT="1000")
+    request = order_from("BUY 1 @ 100", user_id=user, symbol="BNB/USDT", client_order_id=new_id())
+    request.time_in_force = order_pb2.TIME_IN_FORCE_GTD
+    request.expires_at.FromNanoseconds(time.time_ns() + 1_000_000_000)
+    order = (await engine.gateway.PlaceOrder(request, metadata=engine.service, timeout=20)).order
+    refused = ""
+    async with asyncio.timeout(20):
+        while not refused:
+            try:
+                await amend(engine, order, price=str(random.randrange(90, 110)))
+            except grpc.aio.AioRpcError as error:
+                refused = error.details()
+    assert refused.startswith("ORDER_CLOSED"), refused
     assert (await engine.balances(user))["USDT"] == ("1000", "0")
 
 
