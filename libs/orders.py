@@ -79,15 +79,16 @@ class Status(Choice):
 
 
 LIVE = frozenset({Status.OPEN, Status.PARTIALLY_FILLED})
-_FINAL: frozenset[Status] = frozenset()
+FINAL = frozenset({Status.FILLED, Status.CANCELLED, Status.REJECTED, Status.EXPIRED})
+_NOTHING: frozenset[Status] = frozenset()
 NEXT = {
     Status.PENDING: frozenset(Status) - {Status.PENDING},
     Status.OPEN: frozenset({*LIVE, Status.FILLED, Status.CANCELLED, Status.EXPIRED}),
     Status.PARTIALLY_FILLED: frozenset({Status.PARTIALLY_FILLED, Status.FILLED, Status.CANCELLED, Status.EXPIRED}),
-    Status.FILLED: _FINAL,
-    Status.CANCELLED: _FINAL,
-    Status.REJECTED: _FINAL,
-    Status.EXPIRED: _FINAL,
+    Status.FILLED: _NOTHING,
+    Status.CANCELLED: _NOTHING,
+    Status.REJECTED: _NOTHING,
+    Status.EXPIRED: _NOTHING,
 }
 
 

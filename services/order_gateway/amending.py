@@ -14,7 +14,7 @@ from exchange.wallet.v1 import operation_pb2
 from libs.batching import Batcher
 from libs.clients.wallet import WalletClient
 from libs.money import format_units
-from libs.orders import LIVE, Status
+from libs.orders import LIVE
 from libs.reasons import PASSING, Reason, Refused, RefusedError
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import OrderRequest, admit_amend, needs_reference_price
@@ -22,7 +22,7 @@ from services.order_gateway.core.records import Amendment, Intent, OrderRow
 from services.order_gateway.intake import Intake
 from services.order_gateway.items import Answer, Change, Item
 from services.order_gateway.store import OrderStore
-from services.order_gateway.wire import increase_request
+from services.order_gateway.wire import increase_request, order_closed
 
 log = structlog.get_logger()
 _GONE = frozenset({Reason.RESERVATION_CLOSED, Reason.RESERVATION_NOT_FOUND})
@@ -117,6 +117,7 @@ class Amender:
                 raise RefusedError(answer)
             if answer.reason is Reason.ORDER_NOT_FOUND:  # the matcher has forgotten it: it closed long ago
                 await self._flow.release([_back(order, intent)])
+                answer = order_closed((await self._store.by_ids([order.order_id]))[order.order_id])
         await self._store.end_intent(order.order_id, intent, taken_back=False)
         return answer
 
@@ -140,10 +141,7 @@ def _changed(request: OrderRequest, amendment: Amendment) -> OrderRequest:
 
 
 def _not_now(order: OrderRow, now: OrderRow) -> Refused:
-    detail = {"order_id": order.order_id}
-    if now.status in LIVE:
-        return Refused(Reason.AMEND_UNDER_WAY, detail=detail)
-    return Refused(Reason.ORDER_CLOSED, field="order_id", detail={**detail, "status": Status(now.status).name})
+    return Refused(Reason.AMEND_UNDER_WAY, detail={"order_id": order.order_id}) if now.status in LIVE else order_closed(now)
 
 
 def _back(order: OrderRow, intent: Intent) -> operation_pb2.ReleaseRequest:

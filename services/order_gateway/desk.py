@@ -17,7 +17,6 @@ from services.order_gateway.rates import OrderRate
 from services.order_gateway.store import OrderStore
 from services.order_gateway.wire import amendment_from, order_named, order_request
 
-
 # What an order is refused for now that was accepted before: time has gone by, an operator has changed the market.
 _LATER = frozenset({
     Reason.PRICE_OFF_TICK, Reason.QUANTITY_OFF_LOT, Reason.QUANTITY_TOO_SMALL, Reason.QUANTITY_TOO_LARGE,

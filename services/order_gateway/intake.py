@@ -24,7 +24,7 @@ from exchange.wallet.v1 import operation_pb2
 from libs.clients.wallet import WalletClient
 from libs.config import CALL_MAX
 from libs.db.pool import DatabaseAway, patiently
-from libs.orders import Status
+from libs.orders import FINAL, Status
 from libs.reasons import Reason, Refused, RefusedError, away
 from libs.tracing import traced
 from services.order_gateway.clients import MatcherClient
@@ -37,6 +37,7 @@ from services.order_gateway.wire import (
     apply_update,
     change_from,
     new_order_command,
+    order_closed,
     refusal_in,
     release_requests,
     reserve_request,
@@ -264,6 +265,11 @@ class Intake:
                 if newest is None or newest.version <= result.order.version:
                     updates[order.order_id] = result.order
             work.answers[number] = refused or Done(apply_update(order, result.order), result.fills, result.more_fills)
+        forgotten = [number for number in numbers if _is_forgotten(work, number)]
+        if forgotten:
+            recorded = await self._store.by_ids({work.found(number).order_id for number in forgotten})
+            for number in forgotten:
+                work.answers[number] = _long_closed(work.change(number), recorded.get(work.found(number).order_id))
         return list(updates.values())
 
     async def record_updates(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:
@@ -333,6 +339,22 @@ class Intake:
         for update in updates:
             if update.releases:
                 self._released[update.order_id] = max(len(update.releases), self.released(update.order_id))
+
+
+def _is_forgotten(work: Batch, number: int) -> bool:
+    """Whether the matcher does not know an order that was to be changed. (One for which money was held is the amender's.)"""
+    answer, item = work.answers[number], work.items[number]
+    unknown = isinstance(answer, Refused) and answer.reason is Reason.ORDER_NOT_FOUND
+    return unknown and isinstance(item, Change) and not item.reserved_total
+
+
+def _long_closed(item: Change, recorded: OrderRow | None) -> Answer:
+    """What the matcher would have said of an order that it has forgotten: it remembers closed ones for a day at most."""
+    if recorded is None or recorded.status not in FINAL:
+        return Refused(Reason.ORDER_NOT_FOUND, field="order_id")
+    if recorded.status is Status.CANCELLED and item.amendment is None:
+        return Done(apply_update(recorded, None))
+    return order_closed(recorded)
 
 
 def _key_reused(field: str) -> Refused:

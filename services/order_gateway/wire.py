@@ -290,6 +290,13 @@ def apply_update(order: OrderRow, update: order_events_pb2.OrderUpdate | None) -
     return message
 
 
+def order_closed(order: OrderRow) -> Refused:
+    """What is said of an order that is final."""
+    return Refused(
+        Reason.ORDER_CLOSED, field="order_id", detail={"order_id": order.order_id, "status": order.status.name}
+    )
+
+
 def refusal_in(result: command_pb2.CommandResult) -> Refused | None:
     """Why the matcher refused a command, if it did."""
     if not result.refusal:

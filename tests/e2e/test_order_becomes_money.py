@@ -12,6 +12,7 @@ from exchange.settlement.v1 import settlement_pb2
 
 from libs.ids import new_id
 from tests.support.engine import Engine, order_from
+from tests.support.records import insert_orders
 
 FILLED = order_pb2.ORDER_STATUS_FILLED
 
@@ -294,3 +295,31 @@ async def test_cancels_are_for_the_owner_and_while_there_is_something_to_cancel(
             await engine.gateway.CancelOrder(request, metadata=engine.service)
     assert (await engine.cancel(order)).status == order_pb2.ORDER_STATUS_CANCELLED
     assert (await engine.cancel(order)).status == order_pb2.ORDER_STATUS_CANCELLED
+
+
+@pytest.mark.parametrize("named", ["order_id", "client_order_id"])
+async def test_an_order_that_the_matcher_has_forgotten_is_closed_as_its_record_says(engine: Engine, named: str) -> None:
+    """It remembers closed orders for a day, and a million of them; a repeat of a cancel may come later."""
+    user = new_id()
+    kinds = (order_pb2.ORDER_STATUS_CANCELLED, FILLED)
+    cancelled, filled = await insert_orders(engine.query, user, [("BTC/USDT", kind) for kind in kinds])
+    insert = "INSERT INTO orders.client_ids SELECT user_id, client_order_id, order_id FROM orders.orders WHERE user_id = $1"
+    await engine.query(insert, user)
+    name = {named: cancelled}
+    request = order_requests_pb2.CancelOrderRequest(user_id=user, **name)
+    answer = await engine.gateway.CancelOrder(request, metadata=engine.service, timeout=20)
+    assert (answer.order.order_id, answer.order.status) == (cancelled, order_pb2.ORDER_STATUS_CANCELLED)
+    closed = [
+        engine.gateway.CancelOrder(
+            order_requests_pb2.CancelOrderRequest(user_id=user, **{named: filled}), metadata=engine.service
+        ),
+        engine.gateway.AmendOrder(
+            order_requests_pb2.AmendOrderRequest(user_id=user, **{named: filled}, quantity="0.5"), metadata=engine.service
+        ),
+        engine.gateway.ReduceOrder(
+            order_requests_pb2.ReduceOrderRequest(user_id=user, **name, quantity="0.5"), metadata=engine.service
+        ),
+    ]
+    for call in closed:
+        with pytest.raises(grpc.aio.AioRpcError, match="ORDER_CLOSED"):
+            await call
