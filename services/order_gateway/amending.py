@@ -141,7 +141,11 @@ def _changed(request: OrderRequest, amendment: Amendment) -> OrderRequest:
 
 
 def _not_now(order: OrderRow, now: OrderRow) -> Refused:
-    return Refused(Reason.AMEND_UNDER_WAY, detail={"order_id": order.order_id}) if now.status in LIVE else order_closed(now)
+    return (
+        Refused(Reason.AMEND_UNDER_WAY, detail={"order_id": order.order_id})
+        if now.status in LIVE
+        else order_closed(now)
+    )
 
 
 def _back(order: OrderRow, intent: Intent) -> operation_pb2.ReleaseRequest:

@@ -342,7 +342,7 @@ class Intake:
 
 
 def _is_forgotten(work: Batch, number: int) -> bool:
-    """Whether the matcher does not know an order that was to be changed. (One for which money was held is the amender's.)"""
+    """Whether the matcher does not know an order that was to be changed; one for which money was held is the amender's."""
     answer, item = work.answers[number], work.items[number]
     unknown = isinstance(answer, Refused) and answer.reason is Reason.ORDER_NOT_FOUND
     return unknown and isinstance(item, Change) and not item.reserved_total

@@ -123,7 +123,9 @@ async def test_a_repeat_is_answered_though_a_new_order_would_be_refused_by_now(f
     placed = [(await place(order, metadata=engine.service)).order for order in (dated, small)]
     (symbol,) = [
         item
-        for item in (await engine.matcher.ListSymbols(matcher_pb2.ListSymbolsRequest(), metadata=engine.service)).symbols
+        for item in (
+            await engine.matcher.ListSymbols(matcher_pb2.ListSymbolsRequest(), metadata=engine.service)
+        ).symbols
         if item.symbol == "BTC/USDT"
     ]
     symbol.min_notional = "500"
@@ -303,7 +305,9 @@ async def test_an_order_that_the_matcher_has_forgotten_is_closed_as_its_record_s
     user = new_id()
     kinds = (order_pb2.ORDER_STATUS_CANCELLED, FILLED)
     cancelled, filled = await insert_orders(engine.query, user, [("BTC/USDT", kind) for kind in kinds])
-    insert = "INSERT INTO orders.client_ids SELECT user_id, client_order_id, order_id FROM orders.orders WHERE user_id = $1"
+    insert = (
+        "INSERT INTO orders.client_ids SELECT user_id, client_order_id, order_id FROM orders.orders WHERE user_id = $1"
+    )
     await engine.query(insert, user)
     name = {named: cancelled}
     request = order_requests_pb2.CancelOrderRequest(user_id=user, **name)
@@ -314,7 +318,8 @@ async def test_an_order_that_the_matcher_has_forgotten_is_closed_as_its_record_s
             order_requests_pb2.CancelOrderRequest(user_id=user, **{named: filled}), metadata=engine.service
         ),
         engine.gateway.AmendOrder(
-            order_requests_pb2.AmendOrderRequest(user_id=user, **{named: filled}, quantity="0.5"), metadata=engine.service
+            order_requests_pb2.AmendOrderRequest(user_id=user, **{named: filled}, quantity="0.5"),
+            metadata=engine.service,
         ),
         engine.gateway.ReduceOrder(
             order_requests_pb2.ReduceOrderRequest(user_id=user, **name, quantity="0.5"), metadata=engine.service
