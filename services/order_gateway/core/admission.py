@@ -102,11 +102,12 @@ def admit_amend(
 ) -> int | Refused:
     """How much more a changed order must hold than it held before, or why it may not be. Both are as of now.
 
-    What is left of each is reserved as a new order would be; what the matcher finds superfluous it frees at once.
+    What is left of each is reserved as a new order would be; what the matcher finds superfluous it frees at once. What stays
+    as it is need not go with filters that are newer than it.
     """
-    checked = admit(changed, filters, reference_price, now_ns)
-    if isinstance(checked, Refused):
-        return checked
+    refused = _check_fields(changed) or _check_terms(changed, now_ns) or _check_filters(changed, filters, before)
+    if refused is not None:
+        return refused
     if changed.quantity <= filled:
         return 0
     after = _reserve(replace(changed, quantity=changed.quantity - filled), filters, reference_price)
@@ -201,28 +202,38 @@ def _check_end(terms: Terms, request: OrderRequest, now_ns: int) -> Refused | No
     return None
 
 
-def _check_filters(request: OrderRequest, filters: Filters) -> Refused | None:
-    return _check_prices(request, filters) or _check_quantities(request, filters)
+def _check_filters(request: OrderRequest, filters: Filters, before: OrderRequest | None = None) -> Refused | None:
+    return _check_prices(request, filters, before) or _check_quantities(request, filters, before)
 
 
-def _check_prices(request: OrderRequest, filters: Filters) -> Refused | None:
+def _prices(request: OrderRequest) -> dict[str, int]:
     terms = request.terms
-    prices = {"price": request.price, "stop_price": terms.stop_price, "stop_limit_price": terms.stop_limit_price}
-    for field, price in prices.items():
-        if price % filters.tick:
+    return {"price": request.price, "stop_price": terms.stop_price, "stop_limit_price": terms.stop_limit_price}
+
+
+def _check_prices(request: OrderRequest, filters: Filters, before: OrderRequest | None) -> Refused | None:
+    for field, price in _prices(request).items():
+        if price % filters.tick and (before is None or price != _prices(before)[field]):
             rule = f"a multiple of {format_units(filters.tick)}"
             return Refused(Reason.PRICE_OFF_TICK, field=field, rule=rule)
     return None
 
 
-def _check_quantities(request: OrderRequest, filters: Filters) -> Refused | None:
-    terms = request.terms
+def _check_quantities(request: OrderRequest, filters: Filters, before: OrderRequest | None) -> Refused | None:
     if request.quote_amount:
         if request.quote_amount < filters.min_notional:
             rule = f"at least {format_units(filters.min_notional)}"
             return Refused(Reason.NOTIONAL_TOO_SMALL, field="quote_amount", rule=rule)
         return None
-    for field, quantity in (("quantity", request.quantity), ("display_quantity", terms.display_quantity)):
+    if before is None or request.quantity != before.quantity:
+        refused = _check_size(request, filters)
+        if refused is not None:
+            return refused
+    return _check_notional(request, filters)
+
+
+def _check_size(request: OrderRequest, filters: Filters) -> Refused | None:
+    for field, quantity in (("quantity", request.quantity), ("display_quantity", request.terms.display_quantity)):
         if quantity % filters.lot:
             rule = f"a multiple of {format_units(filters.lot)}"
             return Refused(Reason.QUANTITY_OFF_LOT, field=field, rule=rule)
@@ -232,6 +243,11 @@ def _check_quantities(request: OrderRequest, filters: Filters) -> Refused | None
     if request.quantity > filters.max_quantity:
         rule = f"at most {format_units(filters.max_quantity)}"
         return Refused(Reason.QUANTITY_TOO_LARGE, field="quantity", rule=rule)
+    return None
+
+
+def _check_notional(request: OrderRequest, filters: Filters) -> Refused | None:
+    terms = request.terms
     price = request.price or terms.stop_price
     if price:
         if notional_units(max(price, terms.stop_price, terms.stop_limit_price), request.quantity) > MAX_UNITS:

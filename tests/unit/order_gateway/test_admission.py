@@ -238,3 +238,25 @@ def test_a_difference_is_named() -> None:
     assert difference(one, request(SELL, price="100", quantity="1")) == "side"
     assert difference(one, request(price="100", quantity="1", post_only=PostOnly.REJECT)) == "post_only"
     assert difference(one, request(price="100", quantity="1", expires_at_ns=5)) == "expires_at"
+
+
+COARSER = replace(FILTERS, tick=UNIT, lot=UNIT, min_quantity=UNIT, max_quantity=2 * UNIT)
+
+
+@pytest.mark.parametrize(
+    ("why", "before", "changed", "expected"),
+    [
+        ("its price stays", {"price": "100.5", "quantity": "2"}, {"quantity": "1"}, 0),
+        ("its quantity stays", {"price": "100.5", "quantity": "1.5"}, {"price": "101"}, 75_000_000),
+        ("a new price", {"price": "100", "quantity": "1"}, {"price": "100.5"}, Reason.PRICE_OFF_TICK),
+        ("a new quantity", {"price": "100", "quantity": "1"}, {"quantity": "1.5"}, Reason.QUANTITY_OFF_LOT),
+        ("one that is too large", {"price": "100", "quantity": "5"}, {"quantity": "4"}, Reason.QUANTITY_TOO_LARGE),
+        ("too little is left", {"price": "2", "quantity": "5"}, {"quantity": "2"}, Reason.NOTIONAL_TOO_SMALL),
+    ],
+)
+def test_what_a_change_leaves_as_it_is_need_not_go_with_newer_filters(
+    why: str, before: dict[str, str], changed: dict[str, str], expected: int | Reason
+) -> None:
+    old, new = request(**before), request(**{**before, **changed})
+    found = admit_amend(new, old, filled=0, filters=COARSER, reference_price=0, now_ns=NOW)
+    assert (found.reason if isinstance(found, Refused) else found) == expected, why
