@@ -24,6 +24,7 @@ from services.order_gateway.desk import Desk
 from services.order_gateway.intake import BATCHES_IN_FLIGHT, BESIDE_FROM_ITEMS, Intake
 from services.order_gateway.key_desk import ApiKeyService
 from services.order_gateway.key_store import KeyStore
+from services.order_gateway.lanes import Changes
 from services.order_gateway.rates import OrderRate
 from services.order_gateway.resolver import Resolver
 from services.order_gateway.service import OrderGatewayService
@@ -65,7 +66,9 @@ async def main(settings: Settings) -> None:
     intake = Batcher(
         flow.process, name="gateway", max_items=mine.batch_max, max_waiting=mine.queue_max, beside_from=BESIDE_FROM_ITEMS
     )  # fmt: skip
-    amender = Amender(store=store, wallet=wallet, matcher=matcher, flow=flow, intake=intake)
+    beside = Batcher(flow.change, name="changes", max_items=mine.batch_max, max_waiting=mine.queue_max)
+    changes = Changes(flow=flow, intake=intake, beside=beside)
+    amender = Amender(store=store, wallet=wallet, matcher=matcher, flow=flow, changes=changes)
     queue = order_status_queue()
     updates = UpdateConsumer(
         consumer=connect_consumer(settings, pool, queue), store=store, intake=flow, queue=queue.name
@@ -96,16 +99,16 @@ async def main(settings: Settings) -> None:
     desk = Desk(matcher=matcher, rate=OrderRate(limit), store=store)
     conversations = Conversations(taking=desk, intake=intake, amender=amender, sessions=sessions, streams=streams)
     service = OrderGatewayService(
-        flow=flow, intake=intake, store=store, matcher=matcher, streams=streams, amender=amender, settlement=settlement,
-        taking=desk, conversations=conversations, orders_max=mine.batch_max,
+        flow=flow, intake=intake, changes=changes, store=store, matcher=matcher, streams=streams, amender=amender,
+        settlement=settlement, taking=desk, conversations=conversations, orders_max=mine.batch_max,
     )  # fmt: skip
     order_gateway_pb2_grpc.add_OrderGatewayServiceServicer_to_server(service, server.grpc)
     keys = ApiKeyService(store=KeyStore(pool), master=api_key_master(settings.auth))
     api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server(keys, server.grpc)
     await server.start()
     await serve_until_stopped(
-        *(intake.run() for _ in range(BATCHES_IN_FLIGHT)), updates.run(), streams.run(), resolver.run(), sessions.run(),
-        stop=server.until_stopped(),
+        *(intake.run() for _ in range(BATCHES_IN_FLIGHT)), beside.run(), updates.run(), streams.run(), resolver.run(),
+        sessions.run(), stop=server.until_stopped(),
     )  # fmt: skip
     await matcher.close()
     await settlement_channel.close()

@@ -11,7 +11,6 @@ from dataclasses import replace
 import structlog
 from exchange.wallet.v1 import operation_pb2
 
-from libs.batching import Batcher
 from libs.clients.wallet import WalletClient
 from libs.money import format_units
 from libs.orders import LIVE
@@ -20,7 +19,8 @@ from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import OrderRequest, admit_amend, needs_reference_price
 from services.order_gateway.core.records import Amendment, Intent, OrderRow
 from services.order_gateway.intake import Intake
-from services.order_gateway.items import Answer, Change, Item
+from services.order_gateway.items import Answer, Change
+from services.order_gateway.lanes import Changes
 from services.order_gateway.store import OrderStore
 from services.order_gateway.wire import increase_request, order_closed
 
@@ -35,13 +35,13 @@ class Amender:
 
     def __init__(
         self, *, store: OrderStore, wallet: WalletClient, matcher: MatcherClient, flow: Intake,
-        intake: Batcher[Item, Answer],
+        changes: Changes,
     ) -> None:  # fmt: skip
         self._store = store
         self._wallet = wallet
         self._matcher = matcher
         self._flow = flow
-        self._intake = intake
+        self._changes = changes
 
     async def amend(self, change: Change) -> Answer:
         """The order after it, or why not. Raises RefusedError where the outcome is unknown: ask again."""
@@ -58,7 +58,7 @@ class Amender:
         if isinstance(increase, Refused):
             return increase
         if not increase:
-            return await self._intake.submit_one(change)
+            return await self._changes.submit_one(change)
         intended = await self._store.intend(order.order_id, change.amendment, increase)
         if intended is None:
             return _not_now(order, (await self._store.by_ids([order.order_id]))[order.order_id])
@@ -111,7 +111,7 @@ class Amender:
                 return Refused(Reason.ORDER_CLOSED, field="order_id", detail={"order_id": order.order_id})
             return Refused(refused.reason, field="quantity", rule=refused.rule, detail=refused.detail)
         change = Change(order.user_id, order.order_id, "", intent.amendment, reserved_total=intent.reserved_total)
-        answer = await self._intake.submit_one(change)
+        answer = await self._changes.submit_one(change)
         if isinstance(answer, Refused):
             if answer.reason in PASSING:
                 raise RefusedError(answer)

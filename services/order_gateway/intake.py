@@ -8,11 +8,9 @@ caller waits, by the caller's own repeat, or in the end by the resolver.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import prometheus_client
 import structlog
@@ -26,11 +24,11 @@ from libs.config import CALL_MAX
 from libs.db.pool import DatabaseAway, patiently
 from libs.orders import FINAL, Status
 from libs.reasons import Reason, Refused, RefusedError, away
-from libs.tracing import traced
 from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import difference
 from services.order_gateway.core.records import OrderRow
 from services.order_gateway.items import Answer, Batch, Change, Done, Item, Place
+from services.order_gateway.steps import Step
 from services.order_gateway.store import OrderStore, StateChange
 from services.order_gateway.wire import (
     amend_command,
@@ -45,6 +43,10 @@ from services.order_gateway.wire import (
 
 KNOWN_MAX = 200_000
 RELEASES_MAX = 100
+# A batch that waits for the wallet this long holds up what is behind it.
+HELD_UP_S = 0.5
+# What a change has freed is free before its answer, unless the wallet takes longer than this.
+FREED_WITHIN_S = 5.0
 BATCHES_IN_FLIGHT = 2
 # The second begins when this much waits: smaller ones cost more than what the first one's waiting leaves free.
 BESIDE_FROM_ITEMS = 100
@@ -53,33 +55,7 @@ log = structlog.get_logger()
 RELEASES_REFUSED = prometheus_client.Counter(
     "releases_refused_total", "Releases that the wallet refused: always a fault of ours"
 )
-STEP_SECONDS = prometheus_client.Histogram(
-    "gateway_step_duration_seconds", "One step of one batch", ["step"],
-    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5),
-)  # fmt: skip
 PLACED = prometheus_client.Counter("orders_placed_total", "Orders recorded", ["symbol", "type", "side"])
-
-
-T = TypeVar("T")
-
-
-class Step:
-    """One step of the way: taken by one batch at a time, in the order in which the batches came to it."""
-
-    def __init__(self, name: str) -> None:
-        self._name = f"gateway.{name}"
-        self._seconds = STEP_SECONDS.labels(name)
-        self._turn = asyncio.Lock()  # is taken in the order in which it was asked for
-
-    async def take(self, work: Batch, do: Callable[[], Awaitable[T]]) -> T:
-        """What `do` returns, or raises, once it is this batch's turn."""
-        async with self._turn:
-            started = time.perf_counter()
-            try:
-                with traced(self._name, work.order_ids):
-                    return await do()
-            finally:
-                self._seconds.observe(time.perf_counter() - started)
 
 
 class Intake:
@@ -114,17 +90,39 @@ class Intake:
         while not all(under_way.isdisjoint(order_ids) for under_way in self._under_way.values()):
             await self._finished.wait()
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether orders wait for the wallet, and all that is behind them with them."""
+        return self._reserving.under_way_s > HELD_UP_S
+
     async def process(self, items: Sequence[Item]) -> Sequence[Answer]:
         """One answer per item, in order. Raises RefusedError where the outcome of the whole batch is unknown."""
-        work = Batch(items)
-        self._under_way[work] = set()
-        try:
+
+        async def steps(work: Batch) -> None:
             await self._recording.take(work, lambda: self._patiently(lambda: self._record(work)))
             self._under_way[work].update(work.order_ids())
             await self._reserving.take(work, lambda: self._reserve(work))
             updates = await self._submitting.take(work, lambda: self._submit(work))
             await self._finishing.take(work, lambda: self.record_updates(updates))
             work.trace()
+
+        return await self._take(items, steps)
+
+    async def change(self, changes: Sequence[Item]) -> Sequence[Answer]:
+        """As `process`, of changes that go past orders which wait for the wallet."""
+
+        async def steps(work: Batch) -> None:
+            await self._patiently(lambda: self._look_up(work))
+            self._under_way[work].update(work.order_ids())
+            await self.record_updates(await self._submit(work))
+
+        return await self._take(changes, steps)
+
+    async def _take(self, items: Sequence[Item], steps: Callable[[Batch], Awaitable[None]]) -> Sequence[Answer]:
+        work = Batch(items)
+        self._under_way[work] = set()
+        try:
+            await steps(work)
         except DatabaseAway as error:
             log.warning("database away", error=f"{type(error).__name__}: {error}")
             raise RefusedError(away("postgresql")) from error
@@ -220,7 +218,10 @@ class Intake:
                 work.orders[number] = order
 
     async def _reserve(self, work: Batch) -> None:
-        """Step 2: hold the money. An order whose money is not there is REJECTED, and its caller told why."""
+        """Step 2: hold the money. An order whose money is not there is REJECTED, and its caller told why.
+
+        Without the wallet orders are refused, with the outcome unknown; changes go on.
+        """
         numbers = work.open(Place)
         repeats = [number for number in numbers if work.found(number) is not work.placed(number)]
         if repeats:
@@ -229,7 +230,13 @@ class Intake:
         if not numbers:
             return
         orders = [work.found(number) for number in numbers]
-        results = await self._wallet.reserve([reserve_request(order) for order in orders])
+        try:
+            results = await self._wallet.reserve([reserve_request(order) for order in orders])
+        except RefusedError as error:
+            work.answers = [
+                error.refused if number in numbers else answer for number, answer in enumerate(work.answers)
+            ]
+            return
         rejected: list[StateChange] = []
         for number, order, result in zip(numbers, orders, results, strict=True):
             if isinstance(result, Refused):
@@ -286,7 +293,8 @@ class Intake:
         ]
         try:
             if releases:
-                await self.release(releases)
+                async with asyncio.timeout(FREED_WITHIN_S):
+                    await self.release(releases)
             self.note_released(updates)
             await self._store.update([change_from(update) for update in updates], flush=False)
         except (RefusedError, *DatabaseAway) as error:
@@ -349,7 +357,9 @@ def _is_forgotten(work: Batch, number: int) -> bool:
 
 
 def _long_closed(item: Change, recorded: OrderRow | None) -> Answer:
-    """What the matcher would have said of an order that it has forgotten: it remembers closed ones for a day at most."""
+    """What is said of an order that the matcher does not know: it remembers closed ones for a day at most."""
+    if recorded is not None and recorded.status is Status.PENDING:  # it may yet come to the matcher
+        return Refused(Reason.OUTCOME_UNKNOWN, detail={"order_id": recorded.order_id})
     if recorded is None or recorded.status not in FINAL:
         return Refused(Reason.ORDER_NOT_FOUND, field="order_id")
     if recorded.status is Status.CANCELLED and item.amendment is None:

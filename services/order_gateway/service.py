@@ -20,6 +20,7 @@ from services.order_gateway.conversation import Conversations
 from services.order_gateway.desk import Desk
 from services.order_gateway.intake import Intake
 from services.order_gateway.items import Answer, Change, Done, Item, Place
+from services.order_gateway.lanes import Changes
 from services.order_gateway.store import OrderStore
 from services.order_gateway.streams import OrderStreams
 from services.order_gateway.wire import apply_update, orders_message
@@ -36,6 +37,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         *,
         flow: Intake,
         intake: Batcher[Item, Answer],
+        changes: Changes,
         store: OrderStore,
         matcher: MatcherClient,
         streams: OrderStreams,
@@ -52,6 +54,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         self._amender = amender
         self._flow = flow
         self._intake = intake
+        self._changes = changes
         self._store = store
         self._matcher = matcher
         self._streams = streams
@@ -95,7 +98,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
     ) -> order_requests_pb2.CancelOrderResponse:
         """See the proto."""
         del context
-        done = _done(await self._intake.submit_one(desk.cancel(request)))
+        done = _done(await self._changes.submit_one(desk.cancel(request)))
         return order_requests_pb2.CancelOrderResponse(order=done.order)
 
     async def CancelOrders(
@@ -114,7 +117,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
             rule = f"at most {self._orders_max}"
             raise RefusedError(Refused(Reason.BATCH_TOO_LARGE, field="order_ids", rule=rule))
         ids = [parse_id(order_id, field="order_ids") for order_id in request.order_ids]
-        answers = await self._intake.submit([Change(request.user_id, order_id, "", None) for order_id in ids])
+        answers = await self._changes.submit([Change(request.user_id, order_id, "", None) for order_id in ids])
         return order_requests_pb2.CancelOrdersResponse(
             results=[
                 result(order=answer.order) if isinstance(answer, Done) else result(error=status_of(answer))
@@ -137,7 +140,7 @@ class OrderGatewayService(order_gateway_pb2_grpc.OrderGatewayServiceServicer):
         """See the proto."""
         del context
         await self._desk.admit_rate()
-        done = _done(await self._intake.submit_one(desk.reduce(request)))
+        done = _done(await self._changes.submit_one(desk.reduce(request)))
         return order_requests_pb2.ReduceOrderResponse(order=done.order)
 
     async def GetOrder(
