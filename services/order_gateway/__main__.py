@@ -45,8 +45,7 @@ BUS_CONNECTIONS = 2
 async def main(settings: Settings) -> None:
     """Serve until told to stop."""
     mine = settings.gateway
-    pool_size = settings.database.pool_max + BUS_CONNECTIONS
-    database = settings.database.model_copy(update={"pool_max": pool_size})
+    database = settings.database.model_copy(update={"pool_max": settings.database.pool_max + BUS_CONNECTIONS})
     pool = await open_pool(database, service="order_gateway")
     store = OrderStore(pool)
     peer = partial(
@@ -89,13 +88,9 @@ async def main(settings: Settings) -> None:
         apply=lambda changed: limit.change(per_s=changed.gateway.orders_per_s, burst=changed.gateway.orders_burst),
     )  # fmt: skip
     server = RpcServer(
-        mine,
-        TokenVerifier(settings.auth),
-        order_gateway_pb2.DESCRIPTOR.services_by_name["OrderGatewayService"],
-        api_key_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
-        internal=False,
-        tls=settings.tls,
-    )
+        mine, TokenVerifier(settings.auth), order_gateway_pb2.DESCRIPTOR.services_by_name["OrderGatewayService"],
+        api_key_pb2.DESCRIPTOR.services_by_name["ApiKeyService"], internal=False, tls=settings.tls,
+    )  # fmt: skip
     desk = Desk(matcher=matcher, rate=OrderRate(limit), store=store)
     conversations = Conversations(taking=desk, intake=intake, amender=amender, sessions=sessions, streams=streams)
     service = OrderGatewayService(
