@@ -5,7 +5,7 @@ from pathlib import Path
 
 import asyncpg
 
-from cli.embedded import postgres_program
+from cli.embedded import libpq_environment, postgres_program
 
 ROLES = ("wallet", "matcher", "settlement", "order_gateway", "market_data", "operator")
 _CREATE_ROLES = """
@@ -58,7 +58,7 @@ async def bring_back(dsn: str, path: Path) -> None:
     _run(
         "pg_restore",
         dsn,
-        f"--dbname={dsn.rpartition('/')[2]}",
+        f"--dbname={libpq_environment(dsn)['PGDATABASE']}",
         "--no-owner",
         "--exit-on-error",
         "--single-transaction",

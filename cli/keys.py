@@ -57,7 +57,7 @@ def create(
 @click.argument("user")
 @json_option
 def list_keys(user: str, as_json: bool) -> None:
-    """List the keys of USER, oldest first."""
+    """List the keys of USER: those that can be used, newest first, then the others."""
     found: api_key_pb2.ListApiKeysResponse = _ask(
         "ListApiKeys", api_key_pb2.ListApiKeysRequest(user_id=user_id_of(user))
     )

@@ -25,6 +25,10 @@ LEVELS = 10
 _PRICE_UNITS = UNIT // 10_000
 
 
+class FlowError(Exception):
+    """A file is not what it should be; the text says where."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlowMessage:
     """One line of the file; price in units of 10^-8, side 1 buy, -1 sell."""
@@ -156,21 +160,40 @@ class Flow:
 
 
 def read_messages(path: Path) -> Iterator[FlowMessage]:
-    """The file's messages. Raises ValueError that names the line."""
-    with path.open(newline="", encoding="ascii") as lines:
-        for number, row in enumerate(csv.reader(lines), start=1):
-            try:
-                time, kind, order, shares, price, side = row
-                yield FlowMessage(number, time, int(kind), order, int(shares), int(price) * _PRICE_UNITS, int(side))
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: not time, type, order id, shares, price, side") from error
+    """The file's messages. Raises FlowError that names the line."""
+    for number, row in _rows(path):
+        try:
+            time, kind, order, shares, price, side = row
+            message = FlowMessage(
+                number, time, int(kind), str(int(order)), int(shares), int(price) * _PRICE_UNITS, int(side)
+            )
+        except ValueError as error:
+            raise FlowError(f"{path}:{number}: not time, type, order id, shares, price, side") from error
+        wrong = message.side not in {1, -1} or message.shares < 0 or message.price < 0
+        if wrong and message.kind in {NEW, REDUCE, DELETE, EXECUTE}:
+            raise FlowError(f"{path}:{number}: a side is 1 or -1, shares and price are not negative")
+        yield message
 
 
 def read_book_rows(path: Path) -> Iterator[list[int]]:
-    """The book file's rows."""
+    """The book file's rows. Raises FlowError that names the line."""
+    for number, row in _rows(path):
+        try:
+            values = [int(value) for value in row]
+        except ValueError as error:
+            raise FlowError(f"{path}:{number}: not numbers alone") from error
+        if len(values) != 4 * LEVELS:
+            raise FlowError(f"{path}:{number}: not {LEVELS} times ask price, size, bid price, size")
+        yield values
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """A CSV file's rows with their numbers from 1."""
     with path.open(newline="", encoding="ascii") as lines:
-        for row in csv.reader(lines):
-            yield [int(value) for value in row]
+        try:
+            yield from enumerate(csv.reader(lines), start=1)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise FlowError(f"{path}: no CSV file in ASCII: {error}") from error
 
 
 def book_levels(row: list[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

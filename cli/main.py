@@ -22,6 +22,7 @@ from cli.fees import fees
 from cli.health import SERVICES, is_healthy
 from cli.journal import journal
 from cli.keys import keys
+from cli.lobster import FlowError
 from cli.markets import assets, markets
 from cli.output import json_option, print_table
 from cli.replay import ReplayOptions, print_report, run_replay
@@ -284,6 +285,7 @@ def main() -> None:
         StackError,
         EmbeddedError,
         SessionError,
+        FlowError,
         MigrationError,
         RefusedError,
         JournalBrokenError,

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
-from cli.lobster import USERS, Flow, Step, read_book_rows, read_messages
+from cli.lobster import USERS, Flow, FlowError, Step, read_book_rows, read_messages
 from cli.output import print_table
 from cli.session import Answer, Request, run_session
 from cli.statistics import percentile
@@ -66,23 +66,26 @@ async def fund(settings: Settings, run_id: str) -> None:
 
 
 def all_steps(options: ReplayOptions, flow: Flow) -> Iterator[Step]:
-    """The opening book, if there is one, then every message."""
+    """The opening book, if there is one, then every message. Raises FlowError."""
     opened = options.book is None
     for message in read_messages(options.file):
         if options.limit is not None and message.number > options.limit:
             return
         if not opened and options.book is not None:
-            yield from flow.open_book(next(read_book_rows(options.book)), message)
+            row = next(read_book_rows(options.book), None)
+            if row is None:
+                raise FlowError(f"{options.book}: no book in it")
+            yield from flow.open_book(row, message)
             opened = True
         yield from flow.steps(message)
 
 
 async def run_replay(settings: Settings, options: ReplayOptions) -> ReplayReport:
-    """Replay a file. Raises SessionError, RefusedError."""
-    await fund(settings, options.run_id)
-    token = mint_token(settings.auth, subject="replay", scopes=SERVICE_SCOPE, life_s=_TOKEN_LIFE_S)
+    """Replay a file. Raises SessionError, RefusedError; FlowError before anything is asked of the engine."""
     flow = Flow(options.symbol, options.run_id)
     steps = list(all_steps(options, flow))
+    await fund(settings, options.run_id)
+    token = mint_token(settings.auth, subject="replay", scopes=SERVICE_SCOPE, life_s=_TOKEN_LIFE_S)
     seconds: list[float] = []
     trades = refused = 0
     console = Console(stderr=True, quiet=options.quiet)

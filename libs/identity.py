@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jwt
+import structlog
 
 from libs.config import Auth, ConfigError
 from libs.ids import parse_id
@@ -19,6 +20,8 @@ _ASYMMETRIC = ["RS256", "ES256"]
 _CACHE_MAX = 10_000
 _SERVICE_TOKEN_LIFE_S = 3600
 _SERVICE_TOKEN_RENEW_S = 60
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +118,36 @@ def api_key_master(auth: Auth) -> str:
 
 
 def service_credential(auth: Auth, *, service: str) -> Callable[[], str]:
-    """A function that gives this service's current token: from its file, or minted with the development secret."""
+    """A function that gives this service's current token: from its file, or minted with the development secret.
+
+    It raises OSError where there is no file at the first call.
+    """
     token, made_at = "", 0.0
 
     def current() -> str:
         nonlocal token, made_at
         now = time.time()  # the clock that tokens expire by, also while a machine sleeps
         if not made_at <= now < made_at + _SERVICE_TOKEN_RENEW_S:
-            made_at = now
             if auth.service_token_file is not None:
-                token = auth.service_token_file.read_text(encoding="ascii").strip()
+                token = _read_token(auth.service_token_file, before=token)
             else:
                 token = mint_token(auth, subject=service, scopes=SERVICE_SCOPE, life_s=_SERVICE_TOKEN_LIFE_S)
+            made_at = now
         return token
 
     return current
+
+
+def _read_token(path: Path, *, before: str) -> str:
+    """The token in a file; while there is none (it is being replaced, say) the one of before. Raises OSError without one."""
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        if not before:
+            raise
+        log.warning("the token is as it was before", file=str(path), error=f"{type(error).__name__}: {error}")
+        return before
+    return token or before
 
 
 def _verification_key(auth: Auth) -> tuple[str, list[str]]:
