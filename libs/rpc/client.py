@@ -12,7 +12,7 @@ from libs.ids import new_id
 from libs.patience import patiently
 from libs.rpc.breaker import Breaker, is_passing
 from libs.rpc.errors import refused_from_call
-from libs.rpc.server import MESSAGE_MAX_BYTES, REQUEST_ID
+from libs.rpc.server import KEEPALIVE, MESSAGE_MAX_BYTES, REQUEST_ID
 from libs.rpc.tls import Certificates
 
 # Our own answers are made to fit a message; the largest are of five hundred orders with all that each has freed.
@@ -28,6 +28,7 @@ def open_channel(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.use_local_subchannel_pool", 1),
+        *KEEPALIVE,
     ]
     certificates = Certificates(tls) if tls is not None else None
     if certificates is not None and certificates.on:

@@ -40,6 +40,16 @@ from libs.telemetry import RPC_SECONDS, RPC_TOTAL
 
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 STREAMS_PER_CONNECTION_MAX = 2000
+# Who is gone without a word (a cut cable, a machine that sleeps) is missed after these; by gRPC's defaults streams to them,
+# and sessions whose orders end with them, would last for two hours.
+PING_EVERY_MS, PING_ANSWERED_WITHIN_MS = 10_000, 10_000
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", PING_EVERY_MS),
+    ("grpc.keepalive_timeout_ms", PING_ANSWERED_WITHIN_MS),
+    ("grpc.http2.ping_timeout_ms", PING_ANSWERED_WITHIN_MS),
+    ("grpc.http2.max_pings_without_data", 0),  # any number
+)
+CONNECTION_IDLE_MAX_MS = 10 * 60 * 1000
 DEFAULT_DEADLINE_S = 30.0
 DRAIN_S = 5.0
 REQUEST_ID = "x-request-id"
@@ -316,6 +326,9 @@ class RpcServer:
                 ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
                 ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
                 ("grpc.so_reuseport", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", PING_EVERY_MS // 2),
+                ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MAX_MS),
+                *KEEPALIVE,
             ],
         )
         self.grpc: Any = ByName(self._server)

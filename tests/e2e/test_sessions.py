@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc.aio
@@ -82,6 +85,50 @@ async def test_the_orders_of_a_session_end_with_it_and_no_others(engine: Engine,
     rows = await engine.query("SELECT count(*) AS n FROM orders.sessions WHERE user_id = $1", user)
     assert rows[0]["n"] == 0
     await engine.cancel(apart)
+
+
+BOT = """
+import asyncio, sys
+import grpc.aio
+from exchange.gateway.v1 import order_gateway_pb2_grpc, trading_session_pb2
+
+async def main(target, token):
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = order_gateway_pb2_grpc.OrderGatewayServiceStub(channel)
+        session = stub.TradingSession(metadata=(("authorization", "Bearer " + token),))
+        request = trading_session_pb2.TradingSessionRequest
+        await session.write(request(options={"cancel_on_disconnect": True, "answers_only": True}))
+        await session.read()
+        place = {"client_order_id": "1", "symbol": "BTC/USDT", "side": 1, "type": 1, "price": "100", "quantity": "0.1"}
+        await session.write(request(place=place))
+        print((await session.read()).order.order_id, flush=True)
+        await session.read()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_caller_who_is_gone_without_a_word_is_missed(engine: Engine) -> None:
+    """Its machine sleeps, or its cable is cut: nobody closes the connection."""
+    user = await engine.user(USDT="1000")
+    bot = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        BOT,
+        engine.settings.gateway.target(),
+        engine.token(user),
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    try:
+        assert bot.stdout is not None
+        order = order_pb2.Order(order_id=(await bot.stdout.readline()).decode().strip(), user_id=user)
+        assert (await engine.order(order)).status == OPEN
+        bot.send_signal(signal.SIGSTOP)
+        await until_cancelled(engine, order)
+    finally:
+        bot.kill()
+        await bot.wait()
 
 
 async def test_a_session_that_does_not_ask_for_it_leaves_its_orders(engine: Engine) -> None:
