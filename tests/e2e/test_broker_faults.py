@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import aio_pika
+import grpc
 import pytest
 from exchange.common.v1 import order_pb2
 from exchange.settlement.v1 import settlement_pb2
@@ -111,9 +112,18 @@ async def test_an_order_whose_events_are_lost_is_swept_up(
 
         await until(is_filled)
         assert await engine.tape("BTC/USDT") == []
-        found = await engine.settlement.Reconcile(
-            settlement_pb2.ReconcileRequest(symbol="BTC/USDT"), metadata=engine.service, timeout=60
-        )
-        assert [item.repaired for item in found.symbols] == [1]
+
+        async def is_reconciled() -> bool:
+            request = settlement_pb2.ReconcileRequest(symbol="BTC/USDT")
+            try:
+                found = await engine.settlement.Reconcile(request, metadata=engine.service, timeout=60)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:  # settlement has not found the new matcher yet
+                    return False
+                raise
+            return found.clean
+
+        await until(is_reconciled)
+        assert len(await engine.tape("BTC/USDT")) == 1
         report = await engine.quiet()
         assert report.clean, [finding for finding in report.findings if finding.wrong]
