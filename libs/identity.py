@@ -15,6 +15,7 @@ from libs.keyset import KeySet
 from libs.reasons import Reason, Refused, RefusedError
 
 SERVICE_SCOPE = "service"
+TOKEN_EXPIRED = Refused(Reason.UNAUTHENTICATED, rule="the token has expired")
 _SECRET_MIN_CHARS = 32
 _ASYMMETRIC = ["RS256", "ES256"]
 _CACHE_MAX = 10_000

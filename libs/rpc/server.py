@@ -28,7 +28,7 @@ from grpc_reflection.v1alpha import reflection
 from libs.addresses import holder_of, with_port
 from libs.config import Service, Tls
 from libs.db.pool import DatabaseAway
-from libs.identity import SERVICE_SCOPE, Caller, TokenVerifier
+from libs.identity import SERVICE_SCOPE, TOKEN_EXPIRED, Caller, TokenVerifier
 from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.access import PUBLIC, AccessRule, access_rules, acting, admit, authenticate
@@ -61,7 +61,6 @@ _LAST_ANSWERS_S = 0.5
 _OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 _UNREADABLE = object()
-_TOKEN_OVER = Refused(Reason.UNAUTHENTICATED, rule="the token has expired")
 _LOOK_AT_TOKENS_S = 60.0
 _NOT_ITS_TYPE = Refused(Reason.BODY_MALFORMED, rule="a message of the type that this method takes")
 
@@ -234,7 +233,7 @@ def _ending_with_token(stream: Telling | Requests) -> Iterator[None]:
         nonlocal timer
         left_s = caller.expires_at - time.time()
         if left_s <= 0:
-            stream.end(_TOKEN_OVER)
+            stream.end(TOKEN_EXPIRED)
         else:  # again now and then: the clock that tokens expire by may be set
             timer = loop.call_later(min(left_s, _LOOK_AT_TOKENS_S), look)
 

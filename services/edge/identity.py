@@ -14,7 +14,7 @@ import structlog
 from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc
 from redis.exceptions import RedisError
 
-from libs.identity import Caller, TokenVerifier
+from libs.identity import TOKEN_EXPIRED, Caller, TokenVerifier
 from libs.ids import new_id, parse_id, parse_text
 from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.access import KEY_SCOPES, authenticate
@@ -94,7 +94,7 @@ class Identity:
         while True:
             left_s = caller.expires_at - time.time()
             if left_s <= 0:
-                return Refused(Reason.UNAUTHENTICATED, rule="the token has expired")
+                return TOKEN_EXPIRED
             try:
                 if caller.key_id:
                     _check_usable(await self._find(caller.key_id))

@@ -61,7 +61,7 @@ class Amender:
             return await self._changes.submit_one(change)
         intended = await self._store.intend(order.order_id, change.amendment, increase)
         if intended is None:
-            return _not_now(order, (await self._store.by_ids([order.order_id]))[order.order_id])
+            return _not_now((await self._store.by_ids([order.order_id]))[order.order_id])
         assert intended.intent is not None, "it was just recorded"
         return await self._carry_out(intended, intended.intent)
 
@@ -140,12 +140,10 @@ def _changed(request: OrderRequest, amendment: Amendment) -> OrderRequest:
     return replace(request, price=amendment.price or request.price, quantity=quantity, terms=terms)
 
 
-def _not_now(order: OrderRow, now: OrderRow) -> Refused:
-    return (
-        Refused(Reason.AMEND_UNDER_WAY, detail={"order_id": order.order_id})
-        if now.status in LIVE
-        else order_closed(now)
-    )
+def _not_now(order: OrderRow) -> Refused:
+    if order.status in LIVE:
+        return Refused(Reason.AMEND_UNDER_WAY, detail={"order_id": order.order_id})
+    return order_closed(order)
 
 
 def _back(order: OrderRow, intent: Intent) -> operation_pb2.ReleaseRequest:

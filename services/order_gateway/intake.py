@@ -233,9 +233,8 @@ class Intake:
         try:
             results = await self._wallet.reserve([reserve_request(order) for order in orders])
         except RefusedError as error:
-            work.answers = [
-                error.refused if number in numbers else answer for number, answer in enumerate(work.answers)
-            ]
+            for number in numbers:
+                work.answers[number] = error.refused
             return
         rejected: list[StateChange] = []
         for number, order, result in zip(numbers, orders, results, strict=True):
