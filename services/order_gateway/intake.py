@@ -281,10 +281,17 @@ class Intake:
     async def record_updates(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:
         """Step 4: carry what the matcher freed to the wallet, and its states to the record.
 
-        Both are also done, by their keys once, by the consumer of order events; so a fault here is only logged.
+        Both are also done, by their keys once, by the consumer of order events. So where the wallet does not take a release,
+        the record says that it is due; but what is answered can be read. Raises what asyncpg raises when patience is over.
         """
         if not updates:
             return
+        await self._free(updates)
+        changes = [change_from(update, released=self.released(update.order_id)) for update in updates]
+        await self._patiently(lambda: self._store.update(changes, flush=False))
+
+    async def _free(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:
+        """Release what these updates free; where the wallet takes too long, that is left to others."""
         releases = [
             release
             for update in updates
@@ -294,10 +301,10 @@ class Intake:
             if releases:
                 async with asyncio.timeout(FREED_WITHIN_S):
                     await self.release(releases)
+        except (RefusedError, TimeoutError) as error:
+            log.warning("releases are left to the order events", error=str(error), releases=len(releases))
+        else:
             self.note_released(updates)
-            await self._store.update([change_from(update) for update in updates], flush=False)
-        except (RefusedError, *DatabaseAway) as error:
-            log.warning("left to the order events", error=str(error), updates=len(updates))
 
     async def cancel_all(self, user_id: str, symbol: str, *, session: str = "") -> list[order_pb2.Order]:
         """Cancel a user's open orders, in one market or ("") everywhere, of one session or ("") any.
@@ -374,7 +381,7 @@ def _rejected(order: OrderRow, reason: Reason) -> StateChange:
     return StateChange(
         order.order_id, Status.REJECTED, reason, order.open_quantity, 0, 0, version=1, released=0,
         updated_at=order.created_at, open_price=order.open_price, waiting=False,
-        open_stop_price=order.open_stop_price,
+        open_stop_price=order.open_stop_price, releases=0,
     )  # fmt: skip
 
 

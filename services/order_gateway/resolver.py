@@ -4,8 +4,9 @@ The matcher is told to tombstone the order: if it knows it, it answers with what
 for ever. Then all that is reserved for it is released, and a Reserve that is still under way is kept out. An order's age is
 told by two clocks, which may differ, or jump: so it is looked at twice, and what is merely under way is gone by then.
 
-Orders that are open are swept through, a page at a time: the matcher is asked what became of them, so that one whose events
-were lost for good (a broker's disk, a day without a gateway) does not stay open in our record for ever.
+Orders that are open, or that the wallet has not released all of, are swept through, a page at a time: the matcher is asked
+what became of them, so that one whose events were lost for good (a broker's disk, a day without a gateway) does not stay
+open in our record, nor its money held, for ever.
 
 A change that was cut off between the wallet and the matcher is brought to its end.
 
@@ -125,7 +126,7 @@ class Resolver:
             log.info("resolved stuck orders", orders=len(updates), given_up=len(given_up))
 
     async def sweep(self) -> None:
-        """Compare the next page of open orders with the matcher's. Raises RefusedError, or what asyncpg raises."""
+        """Compare the next page of what is not done with the matcher's. Raises RefusedError, or what asyncpg raises."""
         page = await self._store.live(after=self._swept_until, quiet_s=self._sweep_after_s, limit=SWEEP_PAGE)
         self._swept_until = page[-1].order_id if len(page) == SWEEP_PAGE else FIRST_ID
         if not page:
@@ -141,10 +142,12 @@ class Resolver:
             if isinstance(result, Refused):
                 continue
             if not result.HasField("order"):
-                log.error("an open order is not the matcher's", order_id=order.order_id)
+                log.error("an order that is not done is not the matcher's", order_id=order.order_id)
                 SWEPT.labels("unknown").inc()
-            elif result.order.version > order.version:
-                log.warning("events of an order were lost", order_id=order.order_id, version=result.order.version)
+            elif order.release_due or result.order.version > order.version:
+                log.warning(
+                    "events of an order are late or lost", order_id=order.order_id, version=result.order.version
+                )
                 SWEPT.labels("behind").inc()
                 behind.append(result.order)
             else:

@@ -16,7 +16,7 @@ from services.order_gateway.core.records import Amendment, Intent, OrderRow
 
 _COLUMNS = """order_id, user_id, client_order_id, symbol, side, type, time_in_force, price, quantity, quote_amount,
     reserve_asset, reserve_amount, status, reason, open_quantity, filled_quantity, filled_notional, version, released,
-    created_at, updated_at, terms, open_price, waiting, open_stop_price, amend, amends,
+    created_at, updated_at, terms, open_price, waiting, open_stop_price, release_due, amend, amends,
     reserve_amount + reserved_extra AS reserved_total"""
 # A client's id is taken for good by whoever inserts it first. (IS TRUE keeps the planner from a nested loop of both lists.)
 INSERT_PENDING = """
@@ -79,7 +79,7 @@ ORDER BY created_at LIMIT $2
 """
 SELECT_LIVE = f"""
 SELECT {_COLUMNS} FROM orders.orders
-WHERE status IN (2, 3) AND order_id > $1 AND order_id < $2 AND updated_at < now() - $3 * interval '1 second'
+WHERE (status IN (2, 3) OR release_due) AND order_id > $1 AND order_id < $2 AND updated_at < now() - $3 * interval '1 second'
 ORDER BY order_id LIMIT $4
 """
 # Rows are locked in the order of their ids, so that the reply's update and the event's never deadlock. With
@@ -88,11 +88,11 @@ ORDER BY order_id LIMIT $4
 UPDATE_STATES = """
 WITH u AS (
     SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::numeric[], $5::numeric[], $6::numeric[],
-        $7::bigint[], $8::integer[], $9::timestamptz[], $10::numeric[], $11::boolean[], $12::numeric[])
+        $7::bigint[], $8::integer[], $9::timestamptz[], $10::numeric[], $11::boolean[], $12::numeric[], $13::integer[])
     AS u (order_id, status, reason, open_quantity, filled_quantity, filled_notional, version, released, updated_at,
-          open_price, waiting, open_stop_price)
+          open_price, waiting, open_stop_price, releases)
 ), setting AS MATERIALIZED (
-    SELECT set_config('synchronous_commit', $13, true) AS synchronous_commit
+    SELECT set_config('synchronous_commit', $14, true) AS synchronous_commit
 ), locked AS MATERIALIZED (
     SELECT u.* FROM orders.orders o JOIN u USING (order_id)
     WHERE o.version < u.version OR o.released < u.released
@@ -102,7 +102,7 @@ UPDATE orders.orders o
 SET status = u.status, reason = u.reason, open_quantity = u.open_quantity, filled_quantity = u.filled_quantity,
     filled_notional = u.filled_notional, version = u.version, released = greatest(o.released, u.released),
     updated_at = u.updated_at, open_price = u.open_price, waiting = u.waiting,
-    open_stop_price = u.open_stop_price
+    open_stop_price = u.open_stop_price, release_due = greatest(o.released, u.released) < u.releases
 FROM locked u, setting
 WHERE o.order_id = u.order_id AND (o.version < u.version OR o.version = u.version AND o.released < u.released)
 """
@@ -126,7 +126,7 @@ _CHOICES: dict[str, type[PostOnly | SelfTrade]] = {"post_only": PostOnly, "self_
 
 
 class StateChange(NamedTuple):
-    """What an update writes; `released` counts the releases that the wallet has."""
+    """What an update writes; of its `releases` the wallet has `released`."""
 
     order_id: str
     status: Status
@@ -140,6 +140,7 @@ class StateChange(NamedTuple):
     open_price: int
     waiting: bool
     open_stop_price: int
+    releases: int
 
 
 class Progress(NamedTuple):
@@ -206,7 +207,10 @@ class OrderStore:
         return [_order(row) for row in await self._pool.fetch(SELECT_PENDING, older_than_s, limit)]
 
     async def live(self, *, after: str, quiet_s: float, limit: int) -> list[OrderRow]:
-        """Open orders with an id after this one that have not changed for a while, in the order of their ids."""
+        """Orders with an id after this one that are open, or have a release due, and have not changed for a while.
+
+        In the order of their ids.
+        """
         youngest = first_id_at(time.time() - quiet_s)  # what is younger has changed since then: it is not looked at
         return [_order(row) for row in await self._pool.fetch(SELECT_LIVE, after, youngest, quiet_s, limit)]
 
@@ -278,6 +282,7 @@ def _order(row: Any) -> OrderRow:
         open_price=row["open_price"],
         waiting=row["waiting"],
         open_stop_price=row["open_stop_price"],
+        release_due=row["release_due"],
         intent=None if row["amend"] is None else _intent(row),
     )
 

@@ -53,7 +53,7 @@ class UpdateConsumer:
             if progress.version >= update.version and progress.released >= len(update.releases):
                 continue
             try:
-                change = change_from(update)
+                change = change_from(update, released=len(update.releases))
             except (RefusedError, KeyError, ValueError):
                 log.exception("order event that nobody can read", order_id=order_id)
                 continue

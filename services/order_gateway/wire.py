@@ -224,8 +224,8 @@ def close_request(order: OrderRow) -> operation_pb2.ReleaseRequest:
     )
 
 
-def change_from(update: order_events_pb2.OrderUpdate) -> StateChange:
-    """What an update changes in the record, once its releases are with the wallet.
+def change_from(update: order_events_pb2.OrderUpdate, *, released: int) -> StateChange:
+    """What an update changes in the record, with so many releases of the order being with the wallet.
 
     Raises RefusedError, KeyError or ValueError for one that is none of the matcher's.
     """
@@ -237,11 +237,12 @@ def change_from(update: order_events_pb2.OrderUpdate) -> StateChange:
         filled_quantity=parse_units(update.filled_quantity, field="filled_quantity"),
         filled_notional=own_units(update.filled_notional),
         version=update.version,
-        released=len(update.releases),
+        released=min(released, len(update.releases)),
         updated_at=time_at(update.updated_at_ns),
         open_price=parse_optional(update.price, field="price"),
         waiting=update.waiting,
         open_stop_price=parse_optional(update.stop_price, field="stop_price"),
+        releases=len(update.releases),
     )
 
 

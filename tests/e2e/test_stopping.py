@@ -31,9 +31,10 @@ async def test_sigterm_drains_and_a_repeat_has_one_effect(fresh_engine: Engine) 
         for n in range(400)
     ]
 
-    async def place(request) -> grpc.StatusCode:
+    async def place(request, *, connected: bool = True) -> grpc.StatusCode:
+        how = {"metadata": engine.service, "timeout": 20, "wait_for_ready": not connected}
         try:
-            await engine.gateway.PlaceOrder(request, metadata=engine.service, timeout=20)
+            await engine.gateway.PlaceOrder(request, **how)
         except grpc.aio.AioRpcError as error:
             return error.code()
         return grpc.StatusCode.OK
@@ -49,7 +50,7 @@ async def test_sigterm_drains_and_a_repeat_has_one_effect(fresh_engine: Engine) 
     assert await asyncio.to_thread(process.wait, 15) == 0, "a clean exit"
     await asyncio.to_thread(engine.stack.wait_healthy, "order_gateway")
     for request in requests:
-        assert await place(request) is grpc.StatusCode.OK
+        assert await place(request, connected=False) is grpc.StatusCode.OK
     assert (await engine.balances(user))["USDT"] == ("96000", "4000")
     listed = await engine.gateway.ListOrders(
         order_gateway_pb2.ListOrdersRequest(user_id=user, page_size=500), metadata=engine.service

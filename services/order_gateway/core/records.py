@@ -51,5 +51,6 @@ class OrderRow:
     open_price: int = 0
     waiting: bool = False
     open_stop_price: int = 0
+    release_due: bool = False  # the wallet lacks some of what this order has freed
     intent: Intent | None = None
     session: str = ""  # it is cancelled with this session; not recorded

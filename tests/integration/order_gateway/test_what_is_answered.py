@@ -1,0 +1,97 @@
+"""What an owner is told can be read at once; what could not be recorded is not told."""
+
+from typing import Any
+
+import pytest
+from exchange.common.v1 import order_pb2
+from exchange.events.v1 import order_pb2 as order_events_pb2
+
+from libs.ids import new_id
+from libs.reasons import Reason, Refused, RefusedError
+from services.order_gateway.core.records import OrderRow
+from services.order_gateway.intake import Intake
+from services.order_gateway.store import OrderStore, StateChange
+from tests.support.records import insert_orders
+
+OPEN = order_pb2.ORDER_STATUS_OPEN
+
+
+class Wallet:
+    """Takes releases, unless it is away."""
+
+    def __init__(self, *, away: bool) -> None:
+        self.away = away
+
+    async def release(self, releases: list[Any]) -> list[None]:
+        if self.away:
+            raise RefusedError(Refused(Reason.DEPENDENCY_UNAVAILABLE))
+        return [None for _ in releases]
+
+
+class Failing(OrderStore):
+    """The real store, whose database is away for the first few updates."""
+
+    def __init__(self, pool: Any, failures: int) -> None:
+        super().__init__(pool)
+        self.failures = failures
+
+    async def update(self, changes: list[StateChange], *, flush: bool) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionResetError
+        await super().update(changes, flush=flush)
+
+
+def intake(store: OrderStore, *, away: bool = False, patience_s: float = 10) -> Intake:
+    return Intake(store=store, wallet=Wallet(away=away), matcher=None, patience_s=patience_s)  # type: ignore[arg-type]
+
+
+def reduced(order_id: str, version: int, *, releases: int) -> order_events_pb2.OrderUpdate:
+    """An order that has been reduced so often, and has freed something each time."""
+    update = order_events_pb2.OrderUpdate(
+        order_id=order_id, version=version, status=OPEN, quantity="1", filled_quantity="0", filled_notional="0",
+        updated_at_ns=1_700_000_000_000_000_000 + version,
+    )  # fmt: skip
+    for number in range(releases):
+        update.releases.add(asset="USDT", amount="1", key=f"{order_id}/{number}")
+    return update
+
+
+async def an_order(pool: Any) -> str:
+    return (await insert_orders(pool.execute, new_id(), [("BTC/USDT", OPEN)]))[0]
+
+
+async def recorded(pool: Any, order_id: str) -> OrderRow:
+    return (await OrderStore(pool).by_ids([order_id]))[order_id]
+
+
+async def test_the_record_waits_for_the_database(pool) -> None:
+    order_id = await an_order(pool)
+    await intake(Failing(pool, 2)).record_updates([reduced(order_id, 1, releases=0)])
+    assert (await recorded(pool, order_id)).version == 1
+
+
+async def test_what_could_not_be_recorded_is_not_told(pool) -> None:
+    order_id = await an_order(pool)
+    with pytest.raises(ConnectionResetError):
+        await intake(Failing(pool, 1_000_000), patience_s=0.1).record_updates([reduced(order_id, 1, releases=0)])
+    assert (await recorded(pool, order_id)).version == 0
+
+
+async def test_a_release_is_due_until_the_wallet_has_it(pool) -> None:
+    order_id = await an_order(pool)
+
+    async def after(flow: Intake, version: int, releases: int) -> tuple[int, int, bool]:
+        await flow.record_updates([reduced(order_id, version, releases=releases)])
+        order = await recorded(pool, order_id)
+        return order.version, order.released, order.release_due
+
+    store = OrderStore(pool)
+    known, ignorant = intake(store), intake(store, away=True)
+    assert await after(known, 1, 1) == (1, 1, False)
+    assert await after(ignorant, 2, 1) == (2, 1, False), "another process had it released"
+    assert await after(ignorant, 3, 2) == (3, 1, True)
+    assert await after(ignorant, 3, 2) == (3, 1, True)
+    assert await after(known, 3, 2) == (3, 2, False)
+    assert await after(ignorant, 3, 2) == (3, 2, False)
+    await pool.execute("UPDATE orders.orders SET status = 6 WHERE order_id = $1", order_id)
