@@ -119,6 +119,7 @@ async def prove(engine: Engine, load: Load, report: Report) -> None:
     report.lost += sum(item.missing for item in found.symbols)
     report.lost += await _lost_orders(engine, load)
     report.duplicated = load.doubled
+    report.findings += [f"stale: {read}" for read in load.stale[:5]]
     report.orders = len(load.acknowledged)
     report.trades = (await engine.query(SELECT_TRADES))[0]["trades"]
     report.asked_again = load.asked_again

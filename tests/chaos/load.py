@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import grpc.aio
 from exchange.common.v1 import order_pb2
-from exchange.gateway.v1 import order_requests_pb2
+from exchange.gateway.v1 import order_gateway_pb2, order_requests_pb2
 
 from libs.ids import new_id
 from libs.reasons import PASSING
@@ -53,6 +53,7 @@ class Load:
         self._busy = 0
         self.acknowledged: dict[str, Acknowledged] = {}
         self.doubled = 0
+        self.stale: list[str] = []  # orders that were read older than what their owner had been told
         self.asked_again = 0
 
     async def run(self) -> None:
@@ -88,7 +89,7 @@ class Load:
             await self._cancel_all(user)
             resting.clear()
         elif len(resting) > OPEN_KEPT or (resting and rng.random() < 0.25):
-            await self._cancel(resting.pop(rng.randrange(len(resting))))
+            await self._cancel(resting.pop(rng.randrange(len(resting))), rng)
         elif resting and rng.random() < 0.2:
             await self._amend(rng.choice(resting), rng)
         elif rng.random() < 0.1:
@@ -127,17 +128,19 @@ class Load:
         if answer is None:
             return None
         self._note(key, answer.order)
+        await self._read_back(answer.order, rng)
         if rng.random() < 0.05:  # one that was answered, asked again: the same order
             again = await self._until_answered(self._engine.gateway.PlaceOrder, request)
             if again is not None:
                 self._note(key, again.order)
         return answer.order
 
-    async def _cancel(self, order: order_pb2.Order) -> None:
+    async def _cancel(self, order: order_pb2.Order, rng: random.Random) -> None:
         request = order_requests_pb2.CancelOrderRequest(user_id=order.user_id, order_id=order.order_id)
         answer = await self._until_answered(self._engine.gateway.CancelOrder, request)
         if answer is not None:
             self._note(order.client_order_id, answer.order)
+            await self._read_back(answer.order, rng)
 
     async def _amend(self, order: order_pb2.Order, rng: random.Random) -> None:
         request = order_requests_pb2.AmendOrderRequest(user_id=order.user_id, order_id=order.order_id)
@@ -148,6 +151,16 @@ class Load:
         answer = await self._until_answered(self._engine.gateway.AmendOrder, request)
         if answer is not None:
             self._note(order.client_order_id, answer.order)
+            await self._read_back(answer.order, rng)
+
+    async def _read_back(self, told: order_pb2.Order, rng: random.Random) -> None:
+        """What one was told one can read, at once."""
+        if rng.random() < 0.7:
+            return
+        request = order_gateway_pb2.GetOrderRequest(user_id=told.user_id, order_id=told.order_id)
+        answer = await self._until_answered(self._engine.gateway.GetOrder, request)
+        if answer is None or answer.order.version < told.version:
+            self.stale.append(f"{told.order_id}: told {told.version}, read {answer}")
 
     def _note(self, key: str, order: order_pb2.Order) -> None:
         known = self.acknowledged.get(key)

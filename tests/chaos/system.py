@@ -17,7 +17,7 @@ from tests.support.faults import cancel_statements, read_only
 from tests.support.rabbitmq import OwnRabbitMq
 
 SECTIONS = {"wallet": "WALLET", "matcher": "MATCHER", "settlement": "SETTLEMENT", "order_gateway": "GATEWAY"}
-PAUSE_S = (0.3, 3.0)
+PAUSE_S = (0.3, 7.0)  # at most longer than one service waits for another
 
 
 class System:
