@@ -19,7 +19,7 @@ from cli.configuration import config
 from cli.demo import run_demo
 from cli.embedded import EmbeddedError
 from cli.fees import fees
-from cli.health import SERVICES, is_healthy
+from cli.health import SERVICES, why_not_serving
 from cli.journal import journal
 from cli.keys import keys
 from cli.lobster import FlowError
@@ -120,13 +120,13 @@ def reload() -> None:
 def health(service: str | None, as_json: bool) -> None:
     """Tell which services serve; exits 1 where one does not."""
     settings = settings_of_running_stack()
-    states = {name: is_healthy(settings, name) for name in ([service] if service else SERVICES)}
+    faults = {name: why_not_serving(settings, name) for name in ([service] if service else SERVICES)}
     if as_json:
-        click.echo(json.dumps(states))
+        click.echo(json.dumps({name: not why for name, why in faults.items()}))
     else:
-        for name, serving in states.items():
-            click.echo(f"{name}: {'serving' if serving else 'NOT SERVING'}")
-    if not all(states.values()):
+        for name, why in faults.items():
+            click.echo(f"{name}: {f'NOT SERVING ({why})' if why else 'serving'}")
+    if any(faults.values()):
         sys.exit(EXIT_FAILED)
 
 

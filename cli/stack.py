@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from cli.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
-from cli.health import SERVICES, is_healthy
+from cli.health import SERVICES, why_not_serving
 from cli.processes import end_processes, free_port, is_taken
 from libs.addresses import with_port
 from libs.config import Settings, load_settings
@@ -206,15 +206,15 @@ class Stack:
     def wait_healthy(self, name: str, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when a service says that it is serving. Raises StackError."""
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if is_healthy(self.settings(), name):
-                return
+        while (why := why_not_serving(self.settings(), name)) and time.monotonic() < deadline:
             time.sleep(0.05)
+        if not why:
+            return
         said = ""
         if self.log_dir is not None:
             path = self.log_dir / f"{name}.log"
             said = f"; its log, {path}, ends with:\n{path.read_text(errors='replace')[-LAST_WORDS_CHARACTERS:]}"
-        raise StackError(f"{name} is not healthy after {timeout_s:.0f} s{said}")
+        raise StackError(f"{name} is not healthy after {timeout_s:.0f} s ({why}){said}")
 
     def _servers(self, configured: Settings) -> dict[str, str]:
         environment = {}
