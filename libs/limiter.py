@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import limits
 import limits.aio
@@ -15,6 +16,8 @@ PATIENCE_S = 0.25
 ALONE_FOR_S = 2.0
 TAKEN_FOR_S = 1.0
 KNOWN_MAX = 100_000
+# How many ask Redis at the same moment; each has a connection for that long, of which its client opens 100.
+ASKING_MAX = 50
 # A process takes this part of a second's worth at once: asking Redis costs more than placing an order.
 SHARES = 5
 
@@ -30,6 +33,9 @@ class Standing(NamedTuple):
     reset_s: int
 
 
+_NOTHING = (0, 0.0, Standing(0, 0))
+
+
 class SharedLimit:
     """`per_s` in the long run; `burst` may come in `burst / per_s` seconds. Limits protect from load, not money.
 
@@ -42,6 +48,7 @@ class SharedLimit:
         self._shared = SlidingWindowCounterRateLimiter(storage)
         self._alone = SlidingWindowCounterRateLimiter(limits.aio.storage.MemoryStorage())
         self._alone_until = 0.0
+        self._asking = asyncio.Semaphore(ASKING_MAX)
 
     def change(self, *, per_s: int, burst: int) -> None:
         """Another limit from now on; who has used up the old one begins anew."""
@@ -51,13 +58,14 @@ class SharedLimit:
 
     async def hit(self, who: str, *, cost: int = 1) -> tuple[bool, Standing]:
         """Whether it is within the limit, which then is used up by that much; and what is left of it."""
-        if time.monotonic() >= self._alone_until:
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    return await self._hit(self._shared, who, cost)
-            except Exception as error:  # noqa: BLE001 - whatever the storage raises, trading goes on
-                self._alone_until = time.monotonic() + ALONE_FOR_S
-                log.warning("limits are checked without Redis", error=f"{type(error).__name__}: {error}")
+        async with self._asking:
+            if time.monotonic() >= self._alone_until:
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        return await self._hit(self._shared, who, cost)
+                except Exception as error:  # noqa: BLE001 - whatever the storage raises, trading goes on
+                    self._alone_until = time.monotonic() + ALONE_FOR_S
+                    log.warning("limits are checked without Redis", error=f"{type(error).__name__}: {error}")
         AWAY.inc()
         return await self._hit(self._alone, who, cost)
 
@@ -85,23 +93,34 @@ class SharedBudget:
     def __init__(self, limit: SharedLimit) -> None:
         self.limit = limit
         self._taken: dict[str, tuple[int, float, Standing]] = {}  # what is left of it, until when, and how it stood
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of those who ask for more
 
     async def take(self, who: str, cost: int = 1) -> tuple[bool, Standing]:
         """As SharedLimit.hit."""
-        left, until, standing = self._taken.get(who, (0, 0.0, Standing(0, 0)))
-        now = time.monotonic()
-        if now >= until:
-            left = 0
-        if left < cost:
-            wanted = max(cost, self.limit.per_s // SHARES)
-            admitted, standing = await self.limit.hit(who, cost=wanted)
-            if not admitted and wanted > cost and standing.remaining >= cost:
-                wanted = cost
-                admitted, standing = await self.limit.hit(who, cost=wanted)
-            if not admitted:
-                return False, standing
-            if len(self._taken) >= KNOWN_MAX:
-                self._taken.clear()
-            left, until = left + wanted, now + TAKEN_FOR_S
+        if self._left(who) < cost:
+            # One at a time: what each would take for all of them would be used up before the last had asked.
+            turn = self._turns.setdefault(who, asyncio.Lock())
+            async with turn:
+                if self._left(who) < cost:
+                    admitted, standing = await self._take_more(who, cost)
+                    if not admitted:
+                        return False, standing
+        left, until, standing = self._taken[who]
         self._taken[who] = left - cost, until, standing
         return True, Standing(standing.remaining + left - cost, standing.reset_s)
+
+    def _left(self, who: str) -> int:
+        left, until, _ = self._taken.get(who, _NOTHING)
+        return left if time.monotonic() < until else 0
+
+    async def _take_more(self, who: str, cost: int) -> tuple[bool, Standing]:
+        wanted = max(cost, self.limit.per_s // SHARES)
+        admitted, standing = await self.limit.hit(who, cost=wanted)
+        if not admitted and wanted > cost and standing.remaining >= cost:
+            wanted = cost
+            admitted, standing = await self.limit.hit(who, cost=wanted)
+        if admitted:
+            if len(self._taken) >= KNOWN_MAX:
+                self._taken.clear()
+            self._taken[who] = self._left(who) + wanted, time.monotonic() + TAKEN_FOR_S, standing
+        return admitted, standing

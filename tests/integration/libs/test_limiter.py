@@ -77,3 +77,23 @@ async def test_what_is_taken_at_once_follows_the_limit(redis_server: EmbeddedRed
         await budget.take(f"ann at {per_s}")
         _, standing = await limit.hit(f"ann at {per_s}")
         assert standing.remaining == per_s - per_s // SHARES - 1
+
+
+async def test_all_that_a_limit_allows_may_come_at_the_same_moment(redis_server: EmbeddedRedis) -> None:
+    limit = SharedLimit("tests", per_s=100, burst=500, redis_url=redis_server.url)
+    budget = SharedBudget(limit)
+    costs = [1] * 250 + [3] * 50
+    asked = await asyncio.gather(*(budget.take("ann", cost) for cost in costs))
+    assert all(admitted for admitted, _ in asked)
+    _, standing = await limit.hit("ann")
+    assert standing.remaining >= 500 - sum(costs) - 100 // SHARES - 1, "and no more than that was taken"
+    asked = await asyncio.gather(*(budget.take("ann") for _ in range(200)))
+    assert sum(admitted for admitted, _ in asked) == 500 - sum(costs) - 1, "the rest is too much"
+
+
+async def test_any_number_may_be_counted_at_the_same_moment(redis_server: EmbeddedRedis) -> None:
+    limit = SharedLimit("tests", per_s=100, burst=500, redis_url=redis_server.url)
+    before = limiter.AWAY._value.get()
+    asked = await asyncio.gather(*(limit.hit(f"user {number}") for number in range(500)))
+    assert all(admitted for admitted, _ in asked)
+    assert limiter.AWAY._value.get() == before, "Redis was there for all of them"
