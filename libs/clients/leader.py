@@ -136,10 +136,11 @@ class ShardLeader:
             raise _away("matcher")
         if address != self._address:
             log.info("matcher found", address=address, shard=self.shard)
-            await self.close()
+            before, self._channel = self._channel, open_channel(address, self._tls)
             self._address = address
-            self._channel = open_channel(address, self._tls)
             self._stub = matcher_pb2_grpc.MatcherServiceStub(self._channel)
+            if before is not None:
+                await before.close()
 
 
 def _away(dependency: str) -> RefusedError:

@@ -58,8 +58,8 @@ class MarketStreams:
             if newest is None:
                 continue
             if told is not None and told.opened_s != newest.opened_s:
-                before = next((c for i, c in chart.finished if i is interval and c.opened_s == told.opened_s), None)
-                if before is not None and before != told:
+                before = chart.previous.get(interval)
+                if before is not None and before.opened_s == told.opened_s and before != told:
                     yield before
             if newest != told:
                 told = newest

@@ -180,7 +180,7 @@ class Load:
                         await asyncio.sleep(0.1)
                         continue
                     refused = refused_from_call(error, dependency="gateway").refused
-                    if refused.reason.name in NO:
+                    if refused.reason.name in NO or refused.field == "expires_at":  # its time was over before it came
                         return None
                     raise
 

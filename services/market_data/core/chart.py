@@ -65,7 +65,10 @@ class GapError(Exception):
 
 @dataclass(slots=True)
 class Chart:
-    """All of it. `finished` takes candles that the next one has replaced, until somebody has stored them."""
+    """All of it. `finished` takes candles that the next one has replaced, until somebody has stored them.
+
+    `previous` has the last of them of each interval.
+    """
 
     last_sequence: int = 0
     last_price: int = 0
@@ -73,6 +76,7 @@ class Chart:
     current: dict[Interval, Candle] = field(default_factory=dict)
     minutes: deque[Candle] = field(default_factory=lambda: deque(maxlen=DAY_MINUTES))
     finished: list[tuple[Interval, Candle]] = field(default_factory=list)
+    previous: dict[Interval, Candle] = field(default_factory=dict)
 
     def apply(self, tick: Tick) -> None:
         """Take the next trade; one that was taken before changes nothing. Raises GapError."""
@@ -87,6 +91,7 @@ class Chart:
                 self.current[interval] = _grown(before, tick)
                 continue
             if before is not None:
+                self.previous[interval] = before
                 self.finished.append((interval, before))
                 if interval is Interval.MINUTE:
                     self.minutes.append(before)
