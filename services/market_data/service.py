@@ -85,8 +85,8 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServiceServicer):
         size = page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         since = parse_time(request.from_time, field="from_time") if request.HasField("from_time") else _START
         until = parse_time(request.until_time, field="until_time") if request.HasField("until_time") else _END
-        # What the store does not have yet is in memory (looked at first: it may be stored meanwhile, and forgotten here); of a
-        # candle that both have, the one that has seen more.
+        # What the store does not have yet is in memory, which is looked at first: it may be stored meanwhile, and forgotten
+        # here. Of a candle that both have, the one that has seen more.
         fresh = [candle for kind, candle in (*chart.finished, *chart.current.items()) if kind is interval]
         stored = await self._store.candles(symbol, interval, since=since, until=until, limit=size)
         inside = [candle for candle in fresh if since.timestamp() <= candle.opened_s < until.timestamp()]
