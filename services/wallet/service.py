@@ -1,5 +1,6 @@
 """The wallet's gRPC face: checks what a request is made of, hands it to the intake, puts the answer in words."""
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -242,7 +243,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         return balance_texts((await self._one(parse, request)).balances[0])
 
     async def _one(self, parse: Callable[[Request], Operation], request: Request) -> Applied:
-        (outcome,) = await self._intake.submit((await self._parse(parse, request),))
+        (outcome,) = await self._intake.submit((await self._parse(parse, request, time.monotonic()),))
         if isinstance(outcome, Refused):
             raise RefusedError(outcome)
         return outcome
@@ -252,24 +253,26 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> list[Outcome]:
         """One outcome per item; what cannot be parsed is refused alone, the rest goes on."""
         check_batch(items, key_field, self._batch_max)
+        asked_at = time.monotonic()
         outcomes: list[Outcome | None] = [None] * len(items)
         operations: list[Operation] = []
         for number, item in enumerate(items):
             try:
-                operations.append(await self._parse(parse, item))
+                operations.append(await self._parse(parse, item, asked_at))
             except RefusedError as error:
                 outcomes[number] = error.refused
         decided = iter(await self._intake.submit(operations) if operations else ())
         return [next(decided) if outcome is None else outcome for outcome in outcomes]
 
-    async def _parse(self, parse: Callable[[Request], Operation], request: Request) -> Operation:
-        """The operation that is asked for; where an asset is unknown, they are read again first."""
+    async def _parse(self, parse: Callable[[Request], Operation], request: Request, asked_at: float) -> Operation:
+        """The operation that is asked for; no asset is unknown that was known to anybody when it was asked for."""
         try:
             return parse(request)
         except RefusedError as error:
-            if error.refused.reason is Reason.ASSET_UNKNOWN and await self._assets.refresh():
-                return parse(request)
-            raise
+            if error.refused.reason is not Reason.ASSET_UNKNOWN:
+                raise
+        await self._assets.read_after(asked_at)
+        return parse(request)
 
 
 def check_batch(items: Sequence[Any], key_field: str, batch_max: int) -> None:

@@ -62,13 +62,17 @@ class BalanceStreams:
 
     async def run(self) -> None:
         """Distribute until cancelled."""
+        loop = asyncio.get_running_loop()
+        poll_at = loop.time() + POLL_S
         while True:
+            users: Iterable[str]
             try:
-                async with asyncio.timeout(POLL_S):
+                async with asyncio.timeout_at(poll_at):
                     await self._wake.wait()
-                await asyncio.sleep(GATHER_S)
-                users: Iterable[str] = self._moved
+                    await asyncio.sleep(GATHER_S)
+                users = self._moved
             except TimeoutError:
+                poll_at = loop.time() + POLL_S
                 users = self._audience.by_user.keys()
             self._moved = set()
             self._wake.clear()

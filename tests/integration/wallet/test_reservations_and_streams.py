@@ -115,6 +115,32 @@ async def test_what_another_wallet_moved_is_told_too(engine: Engine, pool_of_eng
     stream.cancel()
 
 
+async def test_what_another_wallet_moved_is_told_though_this_one_is_never_idle(engine: Engine, pool_of_engine) -> None:
+    user, busy = await engine.user(BTC="1"), await engine.user(BTC="1")
+    quiet, lively = (
+        engine.wallet.StreamBalances(wallet_pb2.StreamBalancesRequest(user_id=one), metadata=engine.service, timeout=30)
+        for one in (user, busy)
+    )
+    await quiet.read()
+    await lively.read()
+
+    async def keep_moving() -> None:
+        while True:
+            await engine.deposit(busy, BTC="1")
+            await asyncio.sleep(0.2)
+
+    moving = asyncio.create_task(keep_moving())
+    try:
+        async with ledgers(pool_of_engine, 1) as (other,):
+            await other.submit([Deposit(user, "BTC", 2 * 10**8, new_id())])
+        news = await asyncio.wait_for(quiet.read(), 10)
+        assert [(item.asset, item.available) for item in news.balances] == [("BTC", "3")]
+    finally:
+        moving.cancel()
+        quiet.cancel()
+        lively.cancel()
+
+
 async def test_amounts_beyond_a_bigint_of_units_are_exact(fresh_core: Engine) -> None:
     engine = fresh_core
     user, order = await engine.user(EUR="999999999999.99999999"), new_id()
