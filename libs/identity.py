@@ -16,6 +16,7 @@ from libs.reasons import Reason, Refused, RefusedError
 
 SERVICE_SCOPE = "service"
 TOKEN_EXPIRED = Refused(Reason.UNAUTHENTICATED, rule="the token has expired")
+KEY_WITHDRAWN = Refused(Reason.UNAUTHENTICATED, rule="the key that the token was signed with is withdrawn")
 _SECRET_MIN_CHARS = 32
 _ASYMMETRIC = ["RS256", "ES256"]
 _CACHE_MAX = 10_000
@@ -29,13 +30,15 @@ log = structlog.get_logger()
 class Caller:
     """An authenticated caller. A service has no user of its own and may act for any.
 
-    `key_id` is that of the API key it came with, if any. `expires_at` is in seconds since 1970.
+    `key_id` is that of the API key it came with, if any. `expires_at` is in seconds since 1970; `signed_by` names the key of
+    the key set that its token was signed with, if there is one.
     """
 
     user_id: str
     scopes: frozenset[str]
     key_id: str = ""
     expires_at: float = math.inf
+    signed_by: str = ""
 
     @property
     def is_service(self) -> bool:
@@ -64,9 +67,13 @@ class TokenVerifier:
         self._keys = KeySet(auth.jwks) if auth.jwks else None
         self._key, self._algorithms = ("", _ASYMMETRIC) if auth.jwks else _verification_key(auth)
         self._verified: dict[str, tuple[Caller, float]] = {}
+        self._verified_by = 0  # which state of the key set
 
     def verify(self, token: str) -> Caller:
         """The caller. Raises RefusedError(UNAUTHENTICATED) that names the broken rule."""
+        if self._keys is not None and self._verified_by != self._keys.changes:
+            self._verified.clear()
+            self._verified_by = self._keys.changes
         known = self._verified.get(token)
         if known is not None and time.time() < known[1]:
             return known[0]
@@ -75,6 +82,14 @@ class TokenVerifier:
             self._verified.clear()
         self._verified[token] = (caller, expires_at)
         return caller
+
+    def over(self, caller: Caller) -> Refused | None:
+        """Why who was let in by a token is not let in any more; None as long as the token holds."""
+        if caller.expires_at <= time.time():
+            return TOKEN_EXPIRED
+        if caller.signed_by and self._keys is not None and not self._keys.has(caller.signed_by):
+            return KEY_WITHDRAWN
+        return None
 
     def _decode(self, token: str) -> tuple[Caller, float]:
         try:
@@ -92,7 +107,8 @@ class TokenVerifier:
             except RefusedError as error:
                 raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule="sub must be the user's UUID")) from error
         expires_at = float(claims["exp"])
-        return Caller(user_id=subject, scopes=scopes, expires_at=expires_at), expires_at
+        signed_by = "" if self._keys is None else str(jwt.get_unverified_header(token)["kid"])
+        return Caller(user_id=subject, scopes=scopes, expires_at=expires_at, signed_by=signed_by), expires_at
 
     def _key_of(self, token: str) -> str | jwt.PyJWK:
         if self._keys is None:

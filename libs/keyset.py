@@ -25,7 +25,10 @@ log = structlog.get_logger()
 
 
 class KeySet:
-    """The newest keys by their ids. `source` is a file, or an https address (http for this machine only)."""
+    """The newest keys by their ids. `source` is a file, or an https address (http for this machine only).
+
+    `changes` counts how often they have become others.
+    """
 
     def __init__(self, source: str) -> None:
         if "://" in source and not source.startswith(
@@ -33,7 +36,9 @@ class KeySet:
         ):
             raise ConfigError("auth.jwks: an https address, or a file")
         self._source = source
+        self._text = b""
         self._keys: dict[str, jwt.PyJWK] = {}
+        self.changes = 0
         self._wanted = threading.Event()
         self._fetch()
         threading.Thread(target=self._keep, daemon=True, name="jwks").start()
@@ -45,6 +50,10 @@ class KeySet:
             self._wanted.set()
         return key
 
+    def has(self, key_id: str) -> bool:
+        """Whether there is a key of this id; it is not looked for."""
+        return key_id in self._keys
+
     def _keep(self) -> None:
         while True:
             self._wanted.wait(FETCH_EVERY_S)
@@ -54,9 +63,13 @@ class KeySet:
 
     def _fetch(self) -> None:
         try:
-            keys = jwt.PyJWKSet.from_dict(json.loads(self._read())).keys
-            self._keys = {key.key_id: key for key in keys if key.key_id and key.key_type in {"RSA", "EC"}}
-            KEYS.set(len(self._keys))
+            text = self._read()
+            if text != self._text:
+                keys = jwt.PyJWKSet.from_dict(json.loads(text)).keys
+                self._keys = {key.key_id: key for key in keys if key.key_id and key.key_type in {"RSA", "EC"}}
+                self._text = text
+                self.changes += 1
+                KEYS.set(len(self._keys))
         except Exception as error:  # noqa: BLE001 - whatever it was sent, this thread goes on looking
             FAILURES.inc()
             log.warning("keys are as they were before", source=self._source, error=f"{type(error).__name__}: {error}")

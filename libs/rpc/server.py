@@ -28,7 +28,7 @@ from grpc_reflection.v1alpha import reflection
 from libs.addresses import holder_of, with_port
 from libs.config import Service, Tls
 from libs.db.pool import DatabaseAway
-from libs.identity import SERVICE_SCOPE, TOKEN_EXPIRED, Caller, TokenVerifier
+from libs.identity import SERVICE_SCOPE, Caller, TokenVerifier
 from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.access import PUBLIC, AccessRule, access_rules, acting, admit, authenticate
@@ -61,7 +61,7 @@ _LAST_ANSWERS_S = 0.5
 _OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 _UNREADABLE = object()
-_LOOK_AT_TOKENS_S = 60.0
+_LOOK_AT_TOKENS_S = 10.0
 _NOT_ITS_TYPE = Refused(Reason.BODY_MALFORMED, rule="a message of the type that this method takes")
 
 log = structlog.get_logger()
@@ -175,7 +175,7 @@ class _HouseRules(grpc.aio.ServerInterceptor):
 
     def _telling(self, behaviour: Any) -> Any:
         async def tell(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            with self._streams.telling(_holder(context)) as stream, _ending_with_token(stream):
+            with self._streams.telling(_holder(context)) as stream, self._ending_with_token(stream):
                 async for response in behaviour(request, context):
                     yield response
 
@@ -183,7 +183,7 @@ class _HouseRules(grpc.aio.ServerInterceptor):
 
     def _answering(self, behaviour: Any) -> Any:
         async def answer(source: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            with self._streams.answering(source, _holder(context)) as requests, _ending_with_token(requests):
+            with self._streams.answering(source, _holder(context)) as requests, self._ending_with_token(requests):
                 async for response in behaviour(requests, context):
                     yield response
                 if requests.ended is not None:
@@ -203,6 +203,29 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         if rule.names_user and hasattr(request, "user_id"):
             request.user_id = caller.acting_for(request.user_id)
 
+    @contextlib.contextmanager
+    def _ending_with_token(self, stream: Telling | Requests) -> Iterator[None]:
+        """A user's stream ends with the token it was opened with, or the key of that; a service's goes on."""
+        caller, loop = current_caller(), asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            over = self._verifier.over(caller)
+            if over is not None:
+                stream.end(over)
+            else:  # again now and then: the clock that tokens expire by may be set, keys may be withdrawn
+                left_s = caller.expires_at - time.time()
+                timer = loop.call_later(max(0.0, min(left_s, _LOOK_AT_TOKENS_S)), look)
+
+        if not caller.is_service and caller.expires_at < math.inf:
+            look()
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+
     async def _answer(self, method: str, context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
         if isinstance(error, RefusedError):
             refused = error.refused
@@ -221,29 +244,6 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
         trailing = ((REQUEST_ID, request_id), (DETAILS_KEY, status_of(refused).SerializeToString()))
         await context.abort(code, str(refused), trailing_metadata=trailing)
-
-
-@contextlib.contextmanager
-def _ending_with_token(stream: Telling | Requests) -> Iterator[None]:
-    """A user's stream ends with the token it was opened with; a service's goes on."""
-    caller, loop = current_caller(), asyncio.get_running_loop()
-    timer: asyncio.TimerHandle | None = None
-
-    def look() -> None:
-        nonlocal timer
-        left_s = caller.expires_at - time.time()
-        if left_s <= 0:
-            stream.end(TOKEN_EXPIRED)
-        else:  # again now and then: the clock that tokens expire by may be set
-            timer = loop.call_later(min(left_s, _LOOK_AT_TOKENS_S), look)
-
-    if not caller.is_service and caller.expires_at < math.inf:
-        look()
-    try:
-        yield
-    finally:
-        if timer is not None:
-            timer.cancel()
 
 
 def _holder(context: grpc.aio.ServicerContext[Any, Any]) -> str:

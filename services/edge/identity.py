@@ -14,7 +14,7 @@ import structlog
 from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc
 from redis.exceptions import RedisError
 
-from libs.identity import TOKEN_EXPIRED, Caller, TokenVerifier
+from libs.identity import Caller, TokenVerifier
 from libs.ids import new_id, parse_id, parse_text
 from libs.reasons import Reason, Refused, RefusedError, away
 from libs.rpc.access import KEY_SCOPES, authenticate
@@ -87,14 +87,14 @@ class Identity:
         return Caller(found.key.user_id, scopes, key_id=found.key.key_id)
 
     async def until_over(self, caller: Caller) -> Refused:
-        """Wait until what let this caller in is over (its token has expired, its key is no more), and say so.
+        """Wait until what let this caller in is over (its token, the key that signed it, its API key), and say so.
 
         As long as it cannot be told of a key, it is not over.
         """
         while True:
-            left_s = caller.expires_at - time.time()
-            if left_s <= 0:
-                return TOKEN_EXPIRED
+            over = self._verifier.over(caller)
+            if over is not None:
+                return over
             try:
                 if caller.key_id:
                     _check_usable(await self._find(caller.key_id))
@@ -102,13 +102,16 @@ class Identity:
                 if error.refused.reason is Reason.UNAUTHENTICATED:
                     return error.refused
                 log.warning("cannot look at a key", key_id=caller.key_id, error=str(error))
-            await asyncio.sleep(min(left_s, KEYS_KNOWN_S))
+            await asyncio.sleep(max(0.0, min(caller.expires_at - time.time(), KEYS_KNOWN_S)))
 
     async def new_socket_token(self, caller: Caller) -> str:
         """A token that opens one socket as this caller, within half a minute."""
         token = secrets.token_urlsafe(32)
         until = min(caller.expires_at, time.time() + SOCKET_LIFE_S)
-        content = {"user": caller.user_id, "scopes": sorted(caller.scopes), "key": caller.key_id, "until": until}
+        content = {
+            "user": caller.user_id, "scopes": sorted(caller.scopes), "key": caller.key_id, "until": until,
+            "signed_by": caller.signed_by,
+        }  # fmt: skip
         try:
             await self._redis.set(_socket_key(token), json.dumps(content), ex=SOCKET_TOKEN_LIFE_S)
         except (RedisError, OSError) as error:
@@ -124,7 +127,8 @@ class Identity:
         if text is None:
             raise _unauthenticated("token: unknown, used before, or too old")
         content = json.loads(text)
-        return Caller(content["user"], frozenset(content["scopes"]), content["key"], content["until"])
+        scopes = frozenset(content["scopes"])
+        return Caller(content["user"], scopes, content["key"], content["until"], content["signed_by"])
 
     async def close(self) -> None:
         """Close the connections."""

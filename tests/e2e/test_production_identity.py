@@ -13,7 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from exchange.gateway.v1 import order_gateway_pb2_grpc
+from exchange.gateway.v1 import order_gateway_pb2, order_gateway_pb2_grpc
 from exchange.wallet.v1 import operation_pb2, wallet_pb2_grpc
 
 from cli.stack import Stack
@@ -36,6 +36,13 @@ class Issuer:
     def add(self, key_id: str, algorithm: str) -> None:
         key = rsa.generate_private_key(65537, 2048) if algorithm == "RS256" else ec.generate_private_key(ec.SECP256R1())
         self._keys[key_id] = (key, algorithm)
+        self._publish()
+
+    def withdraw(self, key_id: str) -> None:
+        del self._keys[key_id]
+        self._publish()
+
+    def _publish(self) -> None:
         algorithms = {"RS256": jwt.algorithms.RSAAlgorithm, "ES256": jwt.algorithms.ECAlgorithm}
         content = {
             "keys": [
@@ -164,6 +171,40 @@ async def test_a_new_key_is_taken_up_while_running(installation: Installation) -
         return True
 
     await until(is_taken)
+
+
+async def test_a_key_that_is_withdrawn_ends_what_it_had_let_in(installation: Installation, tmp_path: Path) -> None:
+    """Whoever stole it signs tokens that last as long as they like."""
+    user, elsewhere = new_id(), Issuer(tmp_path)
+    installation.issuer.add("stolen", "ES256")
+    elsewhere.add("nobody knows", "ES256")
+    token, unknown = installation.issuer.token("stolen", user), elsewhere.token("nobody knows", user)
+    async with open_channel(installation.settings.gateway.target(), installation.settings.tls) as channel:
+        stub = order_gateway_pb2_grpc.OrderGatewayServiceStub(channel)
+
+        async def is_let_in(token: str) -> bool:
+            request = order_gateway_pb2.ListOrdersRequest()
+            try:
+                await stub.ListOrders(request, metadata=installation.metadata(token), timeout=20)
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.UNAUTHENTICATED  # noqa: PT017 - any other refusal is wrong
+                return False
+            return True
+
+        async def is_refused() -> bool:
+            assert not await is_let_in(unknown)  # has the keys looked for at once, not within a minute
+            return not await is_let_in(token)
+
+        await until(lambda: is_let_in(token))
+        stream = stub.StreamOrders(
+            order_gateway_pb2.StreamOrdersRequest(), metadata=installation.metadata(token), timeout=60
+        )
+        assert (await stream.read()).snapshot_complete
+        installation.issuer.withdraw("stolen")
+        await until(is_refused)
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await stream.read()
+    assert "withdrawn" in (ended.value.details() or "")
 
 
 async def test_who_has_no_certificate_or_a_wrong_one_is_not_heard(installation: Installation, tmp_path: Path) -> None:

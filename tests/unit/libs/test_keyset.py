@@ -41,3 +41,16 @@ def test_junk_in_place_of_keys_is_survived(junk: str | None, tmp_path: Path, mon
     while keys.find("another") is None:
         assert time.monotonic() < deadline, "it is looked for"
         time.sleep(0.001)
+
+
+def test_the_same_keys_again_are_no_change(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    write_keys(path, "first")
+    keys = KeySet(str(path))
+    keys._fetch()
+    assert keys.changes == 1
+    write_keys(path, "second")
+    keys._fetch()
+    assert keys.changes == 2
+    assert keys.has("second")
+    assert not keys.has("first")
