@@ -2,6 +2,8 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import prometheus_client
 from starlette.applications import Starlette
@@ -128,25 +130,18 @@ class Doors:
         holder = holder_of(address)
         request_id = new_id()
         try:
-            self._check_room(holder)
-            origin = await self._origin(socket, address, request_id)
+            with self._place(holder):
+                origin = await self._origin(socket, address, request_id)
+                await Socket(
+                    socket,
+                    feeds=self._feeds,
+                    backends=self._backends,
+                    identity=self._identity,
+                    origin=origin,
+                    heartbeat_s=self._settings.heartbeat_s,
+                ).run()
         except RefusedError as error:
             await socket.send_denial_response(problem(error.refused, request_id=request_id))
-            return
-        self._open[holder] += 1
-        try:
-            await Socket(
-                socket,
-                feeds=self._feeds,
-                backends=self._backends,
-                identity=self._identity,
-                origin=origin,
-                heartbeat_s=self._settings.heartbeat_s,
-            ).run()
-        finally:
-            self._open[holder] -= 1
-            if not self._open[holder]:
-                del self._open[holder]
 
     async def _origin(self, socket: WebSocket, address: str, request_id: str) -> Origin:
         token = socket.query_params.get("token", "")
@@ -157,13 +152,22 @@ class Doors:
             return Origin(await self._identity.by_key(socket.headers, address, signed), "", request_id)
         return Origin(self._identity.by_token(socket.headers), socket.headers.get("authorization", ""), request_id)
 
-    def _check_room(self, holder: str) -> None:
+    @contextmanager
+    def _place(self, holder: str) -> Iterator[None]:
+        """A place for a socket, taken before anything is waited for. Raises RefusedError(TOO_MANY_SUBSCRIBERS)."""
         for number, limit, of in (
             (self._open.total(), self._settings.websockets_max, "connections"),
             (self._open[holder], self._settings.websockets_per_ip, "connections from one address"),
         ):
             if number >= limit:
                 raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {limit} {of}"))
+        self._open[holder] += 1
+        try:
+            yield
+        finally:
+            self._open[holder] -= 1
+            if not self._open[holder]:
+                del self._open[holder]
 
 
 def build_app(

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import jwt
 import pytest
+import websockets
 
 from cli.processes import free_port
 from libs.ids import new_id
@@ -249,6 +250,26 @@ async def test_addresses_are_those_behind_the_proxy(strict_edge: str) -> None:
         headers = {"authorization": "Bearer x", "x-forwarded-for": "203.0.113.3"}
         guesses = await asyncio.gather(*(http.get("/api/v1/orders", headers=headers) for _ in range(12)))
         assert {answer.status_code for answer in guesses} == {401, 429}, "guessing is limited, too"
+
+
+async def test_sockets_that_come_together_are_counted_together(engine: Engine, strict_edge: str) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{engine.settings.edge.port}") as http:
+        headers = engine.bearer(new_id())
+        made = await asyncio.gather(*(http.post("/api/v1/socket-tokens", headers=headers) for _ in range(20)))
+    url = strict_edge.replace("http", "ws")
+    async with contextlib.AsyncExitStack() as leaving:
+
+        async def is_let_in(token: str) -> bool:
+            try:
+                socket = await websockets.connect(f"{url}/ws?token={token}")
+            except websockets.InvalidStatus as error:
+                assert error.response.status_code == 429  # noqa: PT017 - any other refusal is wrong
+                return False
+            leaving.push_async_callback(socket.close)
+            return True
+
+        let_in = await asyncio.gather(*(is_let_in(answer.json()["token"]) for answer in made))
+    assert sum(let_in) == 1
 
 
 async def test_two_edges_count_together(engine: Engine, tmp_path: Path, strict_edge: str) -> None:
