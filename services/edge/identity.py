@@ -26,6 +26,8 @@ WINDOW_MS = 5000
 KEYS_KNOWN_S = 5.0
 KEYS_KNOWN_MAX = 10_000
 SOCKET_TOKEN_LIFE_S = 30
+REDIS_CONNECTIONS_MAX = 50
+REDIS_WAIT_S = 5
 SOCKET_LIFE_S = 86_400
 _NONCE_MIN_CHARS = 8
 
@@ -49,7 +51,11 @@ class Identity:
         self._gateway = api_key_pb2_grpc.ApiKeyServiceStub(backends.channel(GATEWAY))
         self._peer = peer
         self._master = master
-        self._redis = redis.asyncio.from_url(redis_url, decode_responses=True)
+        # Who comes while all connections are busy waits for one: the usual pool refuses the 101st.
+        connections = redis.asyncio.BlockingConnectionPool.from_url(
+            redis_url, decode_responses=True, max_connections=REDIS_CONNECTIONS_MAX, timeout=REDIS_WAIT_S
+        )
+        self._redis = redis.asyncio.Redis.from_pool(connections)
         self._known: dict[str, tuple[float, api_key_pb2.FindApiKeyResponse | None]] = {}
 
     def by_token(self, headers: Mapping[str, str]) -> Caller | None:
