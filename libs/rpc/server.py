@@ -40,6 +40,8 @@ from libs.telemetry import RPC_SECONDS, RPC_TOTAL
 
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 STREAMS_PER_CONNECTION_MAX = 2000
+# Calls under way in one process, however many connections bring them; streams have limits of their own.
+CALLS_MAX = 10_000
 # Who is gone without a word (a cut cable, a machine that sleeps) is missed after these; by gRPC's defaults streams to them,
 # and sessions whose orders end with them, would last for two hours.
 PING_EVERY_MS, PING_ANSWERED_WITHIN_MS = 10_000, 10_000
@@ -62,6 +64,7 @@ _OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 _UNREADABLE = object()
 _LOOK_AT_TOKENS_S = 10.0
+_TOO_MANY_CALLS = Refused(Reason.OVERLOADED, detail={"queue": "calls", "retry_after_s": "1"})
 _NOT_ITS_TYPE = Refused(Reason.BODY_MALFORMED, rule="a message of the type that this method takes")
 
 log = structlog.get_logger()
@@ -81,6 +84,7 @@ class _HouseRules(grpc.aio.ServerInterceptor):
         self._rules = rules
         self._verifier = verifier
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._under_way = 0
 
     async def intercept_service(
         self,
@@ -142,8 +146,11 @@ class _HouseRules(grpc.aio.ServerInterceptor):
 
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
+            self._under_way += 1
             try:
                 self._enter(rule, context, request)
+                if self._under_way > CALLS_MAX:
+                    raise RefusedError(_TOO_MANY_CALLS)
                 if context.time_remaining() is None:
                     async with asyncio.timeout(DEFAULT_DEADLINE_S):
                         response = await behaviour(request, context)
@@ -155,6 +162,7 @@ class _HouseRules(grpc.aio.ServerInterceptor):
                 succeeded.inc()
                 return response
             finally:
+                self._under_way -= 1
                 seconds.observe(time.perf_counter() - started)
 
         return call
