@@ -170,8 +170,9 @@ drill: install ## See every alert fire: a real Prometheus, and each cause happen
 	$(BIN)/pytest tests/e2e/test_alerts_fire.py -m drill
 
 .PHONY: chaos
-chaos: install ## Break things under load, round by round, and prove that nothing is lost or doubled (SEED=1 ROUNDS=20)
-	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),20)
+chaos: install ## Break things under load, round by round, and prove that nothing is lost or doubled (SEED=1 ROUNDS=20 ONLY=pause PAUSE="35 75")
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),20) \
+		$(if $(ONLY),--only "$(ONLY)") $(if $(PAUSE),--pause-s $(PAUSE))
 
 .PHONY: campaign-core
 campaign-core: install ## One long stream of commands through the engine and the obvious book (COMMANDS=1000000 SEED=1)

@@ -13,12 +13,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.chaos.campaign import Report, run_campaign
+from tests.chaos.system import PAUSE_S
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="decides the faults and their order")
     parser.add_argument("--rounds", type=int, default=20, help="how many faults, one after the other")
+    parser.add_argument("--only", default="", help="only faults whose names begin with this, such as pause")
+    parser.add_argument(
+        "--pause-s",
+        type=float,
+        nargs=2,
+        default=PAUSE_S,
+        metavar=("FROM", "TO"),
+        help="how long pauses are, in seconds",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="trade-engine-chaos-"))
@@ -30,7 +40,8 @@ def main() -> int:
         def on_round(report: Report, name: str) -> None:
             progress.update(task, completed=report.rounds, description=name)
 
-        report = asyncio.run(run_campaign(folder, seed=options.seed, rounds=options.rounds, on_round=on_round))
+        how = {"only": options.only, "pause_s": tuple(options.pause_s), "on_round": on_round}
+        report = asyncio.run(run_campaign(folder, seed=options.seed, rounds=options.rounds, **how))
     if options.json:
         print(json.dumps(asdict(report)))
     else:

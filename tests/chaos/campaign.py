@@ -12,7 +12,7 @@ from exchange.settlement.v1 import settlement_pb2
 from libs.money import parse_optional
 from libs.orders import NEXT, Status
 from tests.chaos.load import Load
-from tests.chaos.system import System
+from tests.chaos.system import PAUSE_S, System
 from tests.support.engine import Engine
 
 BEFORE_S = 0.5
@@ -49,17 +49,23 @@ class Report:
 
 
 async def run_campaign(
-    folder: Path, *, seed: int, rounds: int, on_round: Callable[[Report, str], None] = lambda *_: None
+    folder: Path,
+    *,
+    seed: int,
+    rounds: int,
+    only: str = "",
+    pause_s: tuple[float, float] = PAUSE_S,
+    on_round: Callable[[Report, str], None] = lambda *_: None,
 ) -> Report:
-    """Stops at the first round after which anything is wrong."""
-    system = System(folder)
+    """Rounds of the faults whose names begin with `only`; stops at the first round after which anything is wrong."""
+    system = System(folder, pause_s=pause_s)
     report = Report()
     try:
         engine = await system.start()
         load = Load(engine, seed)
         trading = asyncio.create_task(load.run())
         try:
-            for name, much in plan(system, seed, rounds):
+            for name, much in plan(system, seed, rounds, only):
                 started = time.monotonic()
                 load.go()
                 await asyncio.sleep(BEFORE_S)
@@ -98,12 +104,14 @@ def unexpected_faults(logs: Path) -> list[str]:
     return found
 
 
-def plan(system: System, seed: int, rounds: int) -> list[tuple[str, float]]:
+def plan(system: System, seed: int, rounds: int, only: str) -> list[tuple[str, float]]:
     """The faults of all rounds: every one of them once before any comes twice."""
+    wanted = sorted(name for name in system.faults() if name.startswith(only))
+    assert wanted, f"no fault begins with {only}"
     rng = random.Random(seed)
     names: list[str] = []
     while len(names) < rounds:
-        every = sorted(system.faults())
+        every = list(wanted)
         rng.shuffle(every)
         names += every
     return [(name, rng.random()) for name in names[:rounds]]

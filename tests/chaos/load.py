@@ -24,7 +24,7 @@ LIVE = (order_pb2.ORDER_STATUS_OPEN, order_pb2.ORDER_STATUS_PARTIALLY_FILLED)
 TRADERS = 8
 THINK_S = 0.02
 CALL_TIMEOUT_S = 8.0
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 OPEN_KEPT = 10
 # What a trader may well be told, and asking again would not change.
 NO = frozenset({

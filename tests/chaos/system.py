@@ -17,14 +17,15 @@ from tests.support.faults import cancel_statements, read_only
 from tests.support.rabbitmq import OwnRabbitMq
 
 SECTIONS = {"wallet": "WALLET", "matcher": "MATCHER", "settlement": "SETTLEMENT", "order_gateway": "GATEWAY"}
-PAUSE_S = (0.3, 7.0)  # at most longer than one service waits for another
+PAUSE_S = (0.3, 7.0)  # from and to; the longest are longer than one service waits for another
 
 
 class System:
     """Starts everything, breaks it on request, and mends what does not mend itself."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, pause_s: tuple[float, float] = PAUSE_S) -> None:
         self._folder = folder
+        self._pause_s = pause_s
         self._postgres = EmbeddedPostgres(folder)
         self._redis = EmbeddedRedis(folder)
         self._rabbitmq = OwnRabbitMq()
@@ -41,8 +42,14 @@ class System:
             over[f"TRADE_ENGINE_{section}_PORT"] = str(port)
             over[f"TRADE_ENGINE_{section}_METRICS_PORT"] = str(free_port())
             over[f"TRADE_ENGINE_{section}_ADDRESS"] = f"127.0.0.1:{await self._proxy(name, port)}"
-        over["TRADE_ENGINE_EDGE_PORT"] = str(free_port())
-        over["TRADE_ENGINE_EDGE_METRICS_PORT"] = str(free_port())
+        for port in (
+            "EDGE_PORT",
+            "EDGE_METRICS_PORT",
+            "EDGE_WEBSOCKET_PORT",
+            "MARKETDATA_PORT",
+            "MARKETDATA_METRICS_PORT",
+        ):
+            over[f"TRADE_ENGINE_{port}"] = str(free_port())
         over["TRADE_ENGINE_DATABASE_DSN"] = await self._through_proxy("postgresql", self._postgres.dsn)
         over["TRADE_ENGINE_REDIS_URL"] = await self._through_proxy("redis", self._redis.url)
         over["TRADE_ENGINE_RABBITMQ_URL"] = await self._through_proxy("rabbitmq", self._rabbitmq.url)
@@ -103,7 +110,7 @@ class System:
 
     async def _let_nobody_write(self, much: float) -> None:
         async with read_only(self._postgres.dsn):
-            await _wait(much)
+            await self._wait(much)
 
     async def _restart(self, name: str) -> None:
         process = self.stack.process(name)
@@ -113,9 +120,13 @@ class System:
     async def _pause(self, pid: int, much: float) -> None:
         kill = os.kill if pid > 0 else os.killpg
         kill(abs(pid), signal.SIGSTOP)
-        await _wait(much)
+        await self._wait(much)
         with suppress(ProcessLookupError):
             kill(abs(pid), signal.SIGCONT)
+
+    async def _wait(self, much: float) -> None:
+        shortest, longest = self._pause_s
+        await asyncio.sleep(shortest + much * (longest - shortest))
 
     def _kill_postgres(self) -> None:
         postmaster = self._postgres.pid
@@ -133,10 +144,6 @@ class System:
     def _kill_rabbitmq(self) -> None:
         self._rabbitmq.kill()
         self._rabbitmq.start()
-
-
-async def _wait(much: float) -> None:
-    await asyncio.sleep(PAUSE_S[0] + much * (PAUSE_S[1] - PAUSE_S[0]))
 
 
 async def _cut(proxy: Proxy) -> None:
