@@ -18,6 +18,8 @@ TAKEN_FOR_S = 1.0
 KNOWN_MAX = 100_000
 # How many ask Redis at the same moment; each has a connection for that long, of which its client opens 100.
 ASKING_MAX = 50
+# Who was refused so much is refused as much, or more, for a moment without asking.
+REFUSED_FOR_S = 0.05
 # A process takes this part of a second's worth at once: asking Redis costs more than placing an order.
 SHARES = 5
 
@@ -93,6 +95,7 @@ class SharedBudget:
     def __init__(self, limit: SharedLimit) -> None:
         self.limit = limit
         self._taken: dict[str, tuple[int, float, Standing]] = {}  # what is left of it, until when, and how it stood
+        self._refused: dict[str, tuple[int, float, Standing]] = {}  # how much, until when, and how it stood
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of those who ask for more
 
     async def take(self, who: str, cost: int = 1) -> tuple[bool, Standing]:
@@ -102,6 +105,9 @@ class SharedBudget:
             turn = self._turns.setdefault(who, asyncio.Lock())
             async with turn:
                 if self._left(who) < cost:
+                    refused_cost, refused_until, standing = self._refused.get(who, _NOTHING)
+                    if cost >= refused_cost and time.monotonic() < refused_until:
+                        return False, standing
                     admitted, standing = await self._take_more(who, cost)
                     if not admitted:
                         return False, standing
@@ -119,8 +125,11 @@ class SharedBudget:
         if not admitted and wanted > cost and standing.remaining >= cost:
             wanted = cost
             admitted, standing = await self.limit.hit(who, cost=wanted)
+        if len(self._taken) >= KNOWN_MAX or len(self._refused) >= KNOWN_MAX:
+            self._taken.clear()
+            self._refused.clear()
         if admitted:
-            if len(self._taken) >= KNOWN_MAX:
-                self._taken.clear()
             self._taken[who] = self._left(who) + wanted, time.monotonic() + TAKEN_FOR_S, standing
+        else:
+            self._refused[who] = cost, time.monotonic() + REFUSED_FOR_S, standing
         return admitted, standing

@@ -91,6 +91,28 @@ async def test_all_that_a_limit_allows_may_come_at_the_same_moment(redis_server:
     assert sum(admitted for admitted, _ in asked) == 500 - sum(costs) - 1, "the rest is too much"
 
 
+async def test_a_flood_that_is_refused_does_not_reach_redis(
+    redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = SharedLimit("tests", per_s=PER_S, burst=PER_S, redis_url=redis_server.url)
+    budget = SharedBudget(limit)
+    assert (await budget.take("ann", PER_S))[0]
+    asked: list[tuple] = []
+    hit = limit.hit
+
+    async def counting(*args, **how):
+        asked.append(args)
+        return await hit(*args, **how)
+
+    monkeypatch.setattr(limit, "hit", counting)
+    monkeypatch.setattr(limiter, "REFUSED_FOR_S", 60.0)
+    answers = await asyncio.gather(*(budget.take("ann", cost) for cost in [2] * 500 + [5] * 500))
+    assert not any(admitted for admitted, _ in answers)
+    assert len(asked) == 1
+    await asyncio.gather(*(budget.take("ann") for _ in range(100)))
+    assert len(asked) == 2, "less might have been let pass"
+
+
 async def test_any_number_may_be_counted_at_the_same_moment(redis_server: EmbeddedRedis) -> None:
     limit = SharedLimit("tests", per_s=100, burst=500, redis_url=redis_server.url)
     before = limiter.AWAY._value.get()
