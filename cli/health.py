@@ -36,6 +36,7 @@ def why_not_serving(settings: Settings, name: str) -> str:
 
 def _why_not_ready(host: str, port: int, tls: Tls) -> str:
     name = loopback_of(host)
+    address = with_port(name, port)
     connection = http.client.HTTPConnection(name, port, timeout=_TIMEOUT_S)
     if tls.certificate_file is not None:
         context = ssl.create_default_context(cafile=tls.ca_file)
@@ -45,10 +46,8 @@ def _why_not_ready(host: str, port: int, tls: Tls) -> str:
         response = connection.getresponse()
         said = response.read(_SAID_MAX_BYTES).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        return f"{with_port(name, port)}: {error or type(error).__name__}"
+        return f"{address}: {error or type(error).__name__}"
     else:
-        return (
-            "" if response.status == http.HTTPStatus.OK else f"{with_port(name, port)} says {response.status}: {said}"
-        )
+        return "" if response.status == http.HTTPStatus.OK else f"{address} says {response.status}: {said}"
     finally:
         connection.close()

@@ -83,7 +83,7 @@ class Stack:
             _check_ports(configured)
         self.environment |= {**self._servers(configured), **self._secret(configured)}
         if self.private_ports:
-            self.environment |= _private_ports()
+            self.environment |= free_ports()
         (self.data_dir / PID_FILE).write_text(str(os.getpid()), encoding="ascii")
         environment_file = self.data_dir / _ENVIRONMENT_FILE
         environment_file.touch(mode=0o600)
@@ -307,7 +307,8 @@ def _check_ports(settings: Settings) -> None:
                 raise StackError(f"port {port} of {part.host} is taken: stop what listens there, or set {variable}")
 
 
-def _private_ports() -> dict[str, str]:
+def free_ports() -> dict[str, str]:
+    """Settings that have every service listen on free ports."""
     ports = {}
     for section in _SECTIONS:
         ports[f"TRADE_ENGINE_{section}_PORT".upper()] = str(free_port())

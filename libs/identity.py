@@ -66,7 +66,7 @@ class TokenVerifier:
         self._auth = auth
         self._keys = KeySet(auth.jwks) if auth.jwks else None
         self._key, self._algorithms = ("", _ASYMMETRIC) if auth.jwks else _verification_key(auth)
-        self._verified: dict[str, tuple[Caller, float]] = {}
+        self._verified: dict[str, Caller] = {}
         self._verified_by = 0  # which state of the key set
 
     def verify(self, token: str) -> Caller:
@@ -75,12 +75,12 @@ class TokenVerifier:
             self._verified.clear()
             self._verified_by = self._keys.changes
         known = self._verified.get(token)
-        if known is not None and time.time() < known[1]:
-            return known[0]
-        caller, expires_at = self._decode(token)
+        if known is not None and self.over(known) is None:
+            return known
+        caller = self._decode(token)
         if len(self._verified) >= _CACHE_MAX:
             self._verified.clear()
-        self._verified[token] = (caller, expires_at)
+        self._verified[token] = caller
         return caller
 
     def over(self, caller: Caller) -> Refused | None:
@@ -91,10 +91,11 @@ class TokenVerifier:
             return KEY_WITHDRAWN
         return None
 
-    def _decode(self, token: str) -> tuple[Caller, float]:
+    def _decode(self, token: str) -> Caller:
         try:
+            key = self._key_of(token)
             claims = jwt.decode(
-                token, self._key_of(token), algorithms=self._algorithms, audience=self._auth.audience,
+                token, key, algorithms=self._algorithms, audience=self._auth.audience,
                 issuer=self._auth.issuer, options={"require": ["exp", "sub", "iss", "aud"]},
             )  # fmt: skip
         except jwt.PyJWTError as error:
@@ -106,9 +107,8 @@ class TokenVerifier:
                 parse_id(subject, field="sub")
             except RefusedError as error:
                 raise RefusedError(Refused(Reason.UNAUTHENTICATED, rule="sub must be the user's UUID")) from error
-        expires_at = float(claims["exp"])
-        signed_by = "" if self._keys is None else str(jwt.get_unverified_header(token)["kid"])
-        return Caller(user_id=subject, scopes=scopes, expires_at=expires_at, signed_by=signed_by), expires_at
+        signed_by = str(key.key_id) if isinstance(key, jwt.PyJWK) else ""
+        return Caller(user_id=subject, scopes=scopes, expires_at=float(claims["exp"]), signed_by=signed_by)
 
     def _key_of(self, token: str) -> str | jwt.PyJWK:
         if self._keys is None:

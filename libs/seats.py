@@ -1,5 +1,6 @@
 """How many may listen at once."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -29,6 +30,33 @@ class Seats:
         finally:
             self._taken -= 1
             self._gauge.set(self._taken)
+
+
+class HolderSeats:
+    """A limit for each holder, such as a user or an address; `of` says of what, to who is refused."""
+
+    def __init__(self, each: int, *, of: str) -> None:
+        self._each = each
+        self._of = of
+        self._held: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many all holders have together."""
+        return self._held.total()
+
+    @contextmanager
+    def one(self, holder: str) -> Iterator[None]:
+        """Count one more of a holder's for as long as this lasts. Raises RefusedError(TOO_MANY_SUBSCRIBERS)."""
+        if self._held[holder] >= self._each:
+            raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {self._each} {self._of}"))
+        self._held[holder] += 1
+        try:
+            yield
+        finally:
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]
 
 
 S = TypeVar("S")

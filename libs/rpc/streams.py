@@ -4,12 +4,12 @@ Because the server is told to stop (instead of holding up its drain), or because
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from libs.reasons import Reason, Refused, RefusedError, away
+from libs.reasons import Refused, RefusedError, away
+from libs.seats import HolderSeats
 
 
 class OpenStreams:
@@ -20,8 +20,7 @@ class OpenStreams:
 
     def __init__(self, server: str, *, each: int) -> None:
         self._server = server
-        self._each = each
-        self._held: Counter[str] = Counter()
+        self._held = HolderSeats(each, of="streams of one caller")
         self._stopping = False
         self._open: set[Telling | Requests] = set()
 
@@ -34,15 +33,8 @@ class OpenStreams:
     @contextmanager
     def holding(self, holder: str) -> Iterator[None]:
         """Count one more of a holder's for as long as this lasts. Raises RefusedError(TOO_MANY_SUBSCRIBERS)."""
-        if holder and self._held[holder] >= self._each:
-            raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {self._each} streams of one caller"))
-        self._held[holder] += 1
-        try:
+        with self._held.one(holder) if holder else nullcontext():
             yield
-        finally:
-            self._held[holder] -= 1
-            if not self._held[holder]:
-                del self._held[holder]
 
     @contextmanager
     def telling(self, holder: str) -> Iterator["Telling"]:

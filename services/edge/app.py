@@ -1,9 +1,6 @@
 """The ASGI application: health, the pages, the API behind its chain, the WebSocket."""
 
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import prometheus_client
 from starlette.applications import Starlette
@@ -23,6 +20,7 @@ from libs.lately import Lately
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import admit
 from libs.rpc.server import REQUEST_ID
+from libs.seats import HolderSeats
 from libs.signing import KEY_HEADER
 from libs.tracing import trace
 from libs.version import VERSION
@@ -122,7 +120,7 @@ class Doors:
         self._identity = identity
         self._backends = backends
         self._feeds = Feeds(backends)
-        self._open: Counter[str] = Counter()
+        self._open = HolderSeats(settings.websockets_per_ip, of="connections from one address")
 
     async def websocket(self, socket: WebSocket) -> None:
         """Serve one socket. One that may not come in is answered with a problem instead of the upgrade."""
@@ -130,7 +128,8 @@ class Doors:
         holder = holder_of(address)
         request_id = new_id()
         try:
-            with self._place(holder):
+            self._check_room()
+            with self._open.one(holder):  # before anything is waited for
                 origin = await self._origin(socket, address, request_id)
                 await Socket(
                     socket,
@@ -152,22 +151,10 @@ class Doors:
             return Origin(await self._identity.by_key(socket.headers, address, signed), "", request_id)
         return Origin(self._identity.by_token(socket.headers), socket.headers.get("authorization", ""), request_id)
 
-    @contextmanager
-    def _place(self, holder: str) -> Iterator[None]:
-        """A place for a socket, taken before anything is waited for. Raises RefusedError(TOO_MANY_SUBSCRIBERS)."""
-        for number, limit, of in (
-            (self._open.total(), self._settings.websockets_max, "connections"),
-            (self._open[holder], self._settings.websockets_per_ip, "connections from one address"),
-        ):
-            if number >= limit:
-                raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {limit} {of}"))
-        self._open[holder] += 1
-        try:
-            yield
-        finally:
-            self._open[holder] -= 1
-            if not self._open[holder]:
-                del self._open[holder]
+    def _check_room(self) -> None:
+        limit = self._settings.websockets_max
+        if self._open.taken >= limit:
+            raise RefusedError(Refused(Reason.TOO_MANY_SUBSCRIBERS, rule=f"at most {limit} connections"))
 
 
 def build_app(

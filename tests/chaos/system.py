@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
 from cli.processes import free_port
-from cli.stack import SERVICES, Stack
+from cli.stack import SERVICES, Stack, free_ports
 from tests.chaos.proxy import Proxy
 from tests.support.engine import Engine
 from tests.support.faults import cancel_statements, read_only
@@ -35,21 +35,11 @@ class System:
 
     async def start(self) -> Engine:
         await asyncio.to_thread(self._start_servers)
-        over = {"TRADE_ENGINE_MATCHER_LEASE_MS": "1000", "TRADE_ENGINE_MATCHER_SNAPSHOT_EVERY": "2000",
+        over = {**free_ports(), "TRADE_ENGINE_MATCHER_LEASE_MS": "1000", "TRADE_ENGINE_MATCHER_SNAPSHOT_EVERY": "2000",
                 "TRADE_ENGINE_CIRCUIT_OPEN_S": "1", "TRADE_ENGINE_GATEWAY_RESOLVE_AFTER_S": "3"}  # fmt: skip
         for name, section in SECTIONS.items():
-            port = free_port()
-            over[f"TRADE_ENGINE_{section}_PORT"] = str(port)
-            over[f"TRADE_ENGINE_{section}_METRICS_PORT"] = str(free_port())
-            over[f"TRADE_ENGINE_{section}_ADDRESS"] = f"127.0.0.1:{await self._proxy(name, port)}"
-        for port in (
-            "EDGE_PORT",
-            "EDGE_METRICS_PORT",
-            "EDGE_WEBSOCKET_PORT",
-            "MARKETDATA_PORT",
-            "MARKETDATA_METRICS_PORT",
-        ):
-            over[f"TRADE_ENGINE_{port}"] = str(free_port())
+            port = await self._proxy(name, int(over[f"TRADE_ENGINE_{section}_PORT"]))
+            over[f"TRADE_ENGINE_{section}_ADDRESS"] = f"127.0.0.1:{port}"
         over["TRADE_ENGINE_DATABASE_DSN"] = await self._through_proxy("postgresql", self._postgres.dsn)
         over["TRADE_ENGINE_REDIS_URL"] = await self._through_proxy("redis", self._redis.url)
         over["TRADE_ENGINE_RABBITMQ_URL"] = await self._through_proxy("rabbitmq", self._rabbitmq.url)
