@@ -1,6 +1,7 @@
 """Connection pools: amounts cross the border as ints in units of 10^-8, both ways, also in arrays."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -76,6 +77,23 @@ async def open_pool(settings: Database, *, service: str) -> Pool:
     for row in await patiently(lambda: pool.fetch(_UNSAFE), patience_s=START_PATIENCE_S):
         log.warning("the server does not flush to disk: what is acknowledged can be lost with it", setting=row["name"])
     return pool
+
+
+@asynccontextmanager
+async def transaction(pool: Pool, **options: Any) -> AsyncIterator[Any]:
+    """A connection with an open transaction, which has `options` of asyncpg's `Connection.transaction`.
+
+    A connection on which it could not be ended (the ROLLBACK was cancelled, or not answered) is closed, not used again.
+    """
+    async with pool.acquire() as connection:
+        try:
+            async with connection.transaction(**options):
+                yield connection
+        except BaseException:
+            with suppress(asyncpg.InterfaceError):  # it is closed already
+                if connection.is_in_transaction():
+                    connection.terminate()
+            raise
 
 
 async def patiently(work: Callable[[], Awaitable[T]], *, patience_s: float) -> T:

@@ -17,6 +17,9 @@ from libs.rpc.tls import Certificates
 
 # Our own answers are made to fit a message; the largest are of five hundred orders with all that each has freed.
 ANSWER_MAX_BYTES = 4 * MESSAGE_MAX_BYTES
+# What gRPC calls the minimal backoff is the time a peer has to greet (its doc/connection-backoff.md): with TLS some three
+# round trips, or as long as a busy machine keeps it waiting. One that is not there at all is known at once.
+CONNECT_WITHIN_MS = 2000
 WAIT = wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05)
 
 
@@ -25,7 +28,7 @@ def open_channel(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
     options = [
         ("grpc.max_receive_message_length", ANSWER_MAX_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_WITHIN_MS),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.use_local_subchannel_pool", 1),
         *KEEPALIVE,

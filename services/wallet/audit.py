@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from libs.db.pool import Pool
+from libs.db.pool import Pool, transaction
 from libs.ids import FIRST_ID, LAST_ID
 
 EXAMPLES_MAX = 5
@@ -122,7 +122,7 @@ async def audit(pool: Pool, *, entries_per_part: int = ENTRIES_PER_PART) -> Asyn
 
     Yields a check's result after every part; the last one of each check has `done` 1.
     """
-    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+    async with transaction(pool, isolation="repeatable_read", readonly=True) as connection:
         await connection.execute(SCAN_FREELY)
         rows = await connection.fetch(SELECT_PARTS, entries_per_part, timeout=AUDIT_TIMEOUT_S)
         borders = [FIRST_ID, *(row[0] for row in rows[:-1]), LAST_ID]

@@ -6,7 +6,7 @@ import time
 import structlog
 from prometheus_client import Gauge
 
-from libs.db.pool import DatabaseAway, Pool
+from libs.db.pool import DatabaseAway, Pool, transaction
 from services.wallet.audit import CheckResult, audit
 
 # One wallet audits at a time. A lock of the transaction's, so that it works through PgBouncer, too.
@@ -37,7 +37,7 @@ class Auditor:
 
     async def audit_once(self) -> bool | None:
         """Whether the books are right; None where another wallet audits just now."""
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with transaction(self._pool) as connection:
             if not await connection.fetchval(TRY_LOCK):
                 return None
             started = time.monotonic()

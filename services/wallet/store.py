@@ -6,11 +6,12 @@ meanwhile, nothing is written. Rows are locked in the order of (account, asset),
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import asyncpg
 
-from libs.db.pool import Pool
+from libs.db.pool import Pool, transaction
 from services.wallet.core.books import Balance, BalanceKey, Reservation
 from services.wallet.core.ledger import Ledger
 from services.wallet.core.operations import (
@@ -157,26 +158,9 @@ class LedgerStore:
         }
         return Ledger(balances, reservations, recorded)
 
-    def transaction(self) -> Any:
-        """A connection with an open transaction, as an async context manager."""
-        return _Transaction(self._pool)
-
-
-class _Transaction:
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def __aenter__(self) -> Any:
-        self._connection = await self._pool.acquire()
-        self._transaction = self._connection.transaction()
-        await self._transaction.start()
-        return self._connection
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            await (self._transaction.commit() if kind is None else self._transaction.rollback())
-        finally:
-            await self._pool.release(self._connection)
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """A connection with an open transaction."""
+        return transaction(self._pool)
 
 
 def take_columns(ledger: Ledger) -> Columns:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
 from cli.processes import free_port
 from cli.stack import SERVICES, Stack, free_ports
-from tests.chaos.proxy import Proxy
 from tests.support.engine import Engine
 from tests.support.faults import cancel_statements, read_only
+from tests.support.proxy import Proxy
 from tests.support.rabbitmq import OwnRabbitMq
 
 SECTIONS = {"wallet": "WALLET", "matcher": "MATCHER", "settlement": "SETTLEMENT", "order_gateway": "GATEWAY"}

@@ -1,4 +1,4 @@
-"""A TCP proxy whose connections can be cut."""
+"""A TCP proxy whose connections can be cut, or held."""
 
 import asyncio
 import contextlib
@@ -8,14 +8,16 @@ class Proxy:
     """Listens on `port`, passes everything on to `target`."""
 
     def __init__(self, *, port: int, target: int) -> None:
-        self._port = port
+        self.port = port
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task] = set()
+        self.passing = asyncio.Event()
+        self.passing.set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
 
     def cut(self) -> int:
         """Reset every connection; returns how many there were (both ends of each)."""
@@ -23,6 +25,14 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
         return count
+
+    def hold(self) -> None:
+        """Pass nothing on from now, as a network does that loses everything, until `release`."""
+        self.passing.clear()
+
+    def release(self) -> None:
+        """Pass on what was held, and what comes."""
+        self.passing.set()
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -46,8 +56,8 @@ class Proxy:
         self._writers |= {writer, other_writer}
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, other_writer))
-                group.create_task(_pump(other_reader, writer))
+                group.create_task(self._pump(reader, other_writer))
+                group.create_task(self._pump(other_reader, writer))
         except* OSError:
             pass
         finally:
@@ -55,10 +65,10 @@ class Proxy:
                 self._writers.discard(end)
                 end.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()
-    with contextlib.suppress(OSError, RuntimeError):
-        writer.write_eof()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            await self.passing.wait()
+            writer.write(data)
+            await writer.drain()
+        with contextlib.suppress(OSError, RuntimeError):
+            writer.write_eof()
