@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
-WORKERS ?= 2# test files at a time, each worker with an engine of its own
+WORKERS ?= 3# test files at a time, each worker with an engine of its own
 
 .PHONY: help
 help: ## List the targets
