@@ -40,7 +40,8 @@ from libs.telemetry import RPC_SECONDS, RPC_TOTAL
 
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 STREAMS_PER_CONNECTION_MAX = 2000
-# Calls under way in one process, however many connections bring them; streams have limits of their own.
+# Calls under way in one process, however many connections bring them; streams have limits of their own. As many may wait
+# to be taken: beyond gRPC's own limit (1,000) it would fail them as CANCELLED, after a pause or in a burst.
 CALLS_MAX = 10_000
 # Who is gone without a word (a cut cable, a machine that sleeps) is missed after these; by gRPC's defaults streams to them,
 # and sessions whose orders end with them, would last for two hours.
@@ -332,6 +333,8 @@ class RpcServer:
             options=[
                 ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
                 ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
+                ("grpc.server.max_pending_requests", CALLS_MAX),
+                ("grpc.server.max_pending_requests_hard_limit", CALLS_MAX),
                 ("grpc.so_reuseport", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_EVERY_MS // 2),
                 ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MAX_MS),

@@ -73,7 +73,10 @@ async def main(settings: Settings) -> None:
         consumer=connect_consumer(settings, pool, queue), store=store, intake=flow, queue=queue.name
     )
     streams = OrderStreams(
-        listener=connect_listener(settings, pool, queue), store=store, subscribers_max=mine.streams_max
+        listener=connect_listener(settings, pool, queue),
+        store=store,
+        memory=flow.memory,
+        subscribers_max=mine.streams_max,
     )
     resolver = Resolver(
         store=store, matcher=matcher, intake=flow, amender=amender, after_s=mine.resolve_after_s,

@@ -28,6 +28,7 @@ from services.order_gateway.clients import MatcherClient
 from services.order_gateway.core.admission import difference
 from services.order_gateway.core.records import OrderRow
 from services.order_gateway.items import Answer, Batch, Change, Done, Item, Place
+from services.order_gateway.memory import OrderMemory
 from services.order_gateway.steps import Step
 from services.order_gateway.store import OrderStore, StateChange
 from services.order_gateway.wire import (
@@ -41,7 +42,6 @@ from services.order_gateway.wire import (
     reserve_request,
 )
 
-KNOWN_MAX = 200_000
 RELEASES_MAX = 100
 # A batch that waits for the wallet this long holds up what is behind it.
 HELD_UP_S = 0.5
@@ -62,28 +62,22 @@ class Intake:
     """Takes batches of items through the steps."""
 
     def __init__(self, *, store: OrderStore, wallet: WalletClient, matcher: MatcherClient, patience_s: float) -> None:
+        self.memory = OrderMemory()
         self._patience_s = patience_s
         self._store = store
         self._wallet = wallet
         self._matcher = matcher
-        # Orders this process has seen: for cancels by client id, and to know what has been released.
-        self._known: dict[tuple[str, str], OrderRow] = {}
-        self._released: dict[str, int] = {}
         self._under_way: dict[Batch, set[str]] = {}  # the orders that are recorded
         self._finished = asyncio.Event()
         self._recording, self._reserving = Step("record"), Step("reserve")
         self._submitting, self._finishing = Step("submit"), Step("finish")
-
-    def released(self, order_id: str) -> int:
-        """How many releases of an order this process has carried to the wallet."""
-        return self._released.get(order_id, 0)
 
     def is_changed_out(self, order: OrderRow) -> bool:
         """Whether an order has freed so much so often that it may not be changed again: all that it freed is told each time.
 
         For a change whose money is reserved already it is too late to ask.
         """
-        return max(order.released, self.released(order.order_id)) >= RELEASES_MAX
+        return max(order.released, self.memory.released(order.order_id)) >= RELEASES_MAX
 
     async def settled_down(self, order_ids: set[str]) -> None:
         """Wait until batches under way that touch these orders have been answered."""
@@ -170,7 +164,7 @@ class Intake:
             else:  # taken by an order so old that it is in the archive
                 work.answers[number] = _key_reused("client_order_id")
                 continue
-            self._remember(key, before.get(key, order))
+            self.memory.remember(before.get(key, order))
         requests = [order.request for order in wanted if order.order_id in inserted]
         counts = Counter((request.symbol, request.type, request.side) for request in requests)
         for (symbol, kind, side), count in counts.items():
@@ -199,16 +193,17 @@ class Intake:
         missing_keys, missing_ids = set(), set()
         for number in work.open(Change):
             item = work.change(number)
-            if item.client_order_id and (item.user_id, item.client_order_id) not in self._known:
-                missing_keys.add((item.user_id, item.client_order_id))
-            elif item.order_id:
-                missing_ids.add(item.order_id)
+            if self._remembered(item) is None:
+                if item.client_order_id:
+                    missing_keys.add((item.user_id, item.client_order_id))
+                else:
+                    missing_ids.add(item.order_id)
         by_key = await self._store.by_client_ids(missing_keys) if missing_keys else {}
         by_id = await self._store.by_ids(missing_ids) if missing_ids else {}
         for number in work.open(Change):
             item = work.change(number)
-            key = (item.user_id, item.client_order_id)
-            order = by_id.get(item.order_id) if item.order_id else self._known.get(key) or by_key.get(key)
+            read = by_id.get(item.order_id) or by_key.get((item.user_id, item.client_order_id))
+            order = self._remembered(item) or read
             if order is None or order.user_id != item.user_id:
                 field = "order_id" if item.order_id else "client_order_id"
                 work.answers[number] = Refused(Reason.ORDER_NOT_FOUND, field=field)
@@ -216,6 +211,11 @@ class Intake:
                 work.answers[number] = Refused(Reason.TOO_MANY_CHANGES, detail={"order_id": order.order_id})
             else:
                 work.orders[number] = order
+
+    def _remembered(self, item: Change) -> OrderRow | None:
+        if item.client_order_id:
+            return self.memory.by_client_id(item.user_id, item.client_order_id)
+        return self.memory.by_id(item.order_id)
 
     async def _reserve(self, work: Batch) -> None:
         """Step 2: hold the money. An order whose money is not there is REJECTED, and its caller told why.
@@ -287,7 +287,7 @@ class Intake:
         if not updates:
             return
         await self._free(updates)
-        changes = [change_from(update, released=self.released(update.order_id)) for update in updates]
+        changes = [change_from(update, released=self.memory.released(update.order_id)) for update in updates]
         await self._patiently(lambda: self._store.update(changes, flush=False))
 
     async def _free(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:
@@ -295,7 +295,7 @@ class Intake:
         releases = [
             release
             for update in updates
-            for release in release_requests(update, already_released=self.released(update.order_id))
+            for release in release_requests(update, already_released=self.memory.released(update.order_id))
         ]
         try:
             if releases:
@@ -304,7 +304,7 @@ class Intake:
         except (RefusedError, TimeoutError) as error:
             log.warning("releases are left to the order events", error=str(error), releases=len(releases))
         else:
-            self.note_released(updates)
+            self.memory.note_released(updates)
 
     async def cancel_all(self, user_id: str, symbol: str, *, session: str = "") -> list[order_pb2.Order]:
         """Cancel a user's open orders, in one market or ("") everywhere, of one session or ("") any.
@@ -340,19 +340,6 @@ class Intake:
                 if isinstance(result, Refused):
                     RELEASES_REFUSED.inc()
                     log.error("release refused", order_id=release.order_id, key=release.key, refused=str(result))
-
-    def _remember(self, key: tuple[str, str], order: OrderRow) -> None:
-        if len(self._known) >= KNOWN_MAX:
-            self._known.clear()
-        self._known[key] = order
-
-    def note_released(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:
-        """Remember that the wallet has these releases."""
-        if len(self._released) >= KNOWN_MAX:
-            self._released.clear()
-        for update in updates:
-            if update.releases:
-                self._released[update.order_id] = max(len(update.releases), self.released(update.order_id))
 
 
 def _is_forgotten(work: Batch, number: int) -> bool:

@@ -59,13 +59,13 @@ class UpdateConsumer:
                 continue
             if progress.version < update.version and change.status not in NEXT[progress.status]:
                 log.error("impossible life", order_id=order_id, was=progress.status.name, now=change.status.name)
-            released = max(progress.released, self._intake.released(order_id))
+            released = max(progress.released, self._intake.memory.released(order_id))
             releases += release_requests(update, already_released=released)
             behind.append(update)
             changes.append(change)
         await self._intake.release(releases)
         if behind:
-            self._intake.note_released(behind)
+            self._intake.memory.note_released(behind)
             await self._store.update(changes, flush=True)
         await batch.acknowledge()
 
