@@ -28,6 +28,7 @@ DatabaseAway = (
     asyncpg.InternalClientError,  # a connection that broke at a moment which asyncpg had not foreseen
 )
 START_PATIENCE_S = 30.0
+CONNECT_WITHIN_S = 5.0
 _WAIT = wait_fixed(0.3)
 # Every statement of the services finds its rows by key. Statistics lag behind tables that grow by thousands of rows a
 # second, and a plan that was made for a small table is kept: without this it goes on scanning a table that has grown, or
@@ -66,6 +67,7 @@ async def open_pool(settings: Database, *, service: str) -> Pool:
             settings.dsn.get_secret_value(),
             min_size=1,
             max_size=settings.pool_max,
+            timeout=CONNECT_WITHIN_S,
             command_timeout=settings.command_timeout_s,
             statement_cache_size=settings.statement_cache_size,
             init=_prepare_session if settings.session_settings else prepare_connection,

@@ -13,8 +13,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task] = set()
-        self.passing = asyncio.Event()
-        self.passing.set()
+        self.passing, self.answering = asyncio.Event(), asyncio.Event()
+        self.release()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
@@ -30,9 +30,14 @@ class Proxy:
         """Pass nothing on from now, as a network does that loses everything, until `release`."""
         self.passing.clear()
 
+    def hold_answers(self) -> None:
+        """Pass on what is sent to the target, and nothing that it answers, until `release`."""
+        self.answering.clear()
+
     def release(self) -> None:
         """Pass on what was held, and what comes."""
         self.passing.set()
+        self.answering.set()
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -56,8 +61,8 @@ class Proxy:
         self._writers |= {writer, other_writer}
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, other_writer))
-                group.create_task(self._pump(other_reader, writer))
+                group.create_task(self._pump(reader, other_writer, self.passing))
+                group.create_task(self._pump(other_reader, writer, self.answering))
         except* OSError:
             pass
         finally:
@@ -65,9 +70,10 @@ class Proxy:
                 self._writers.discard(end)
                 end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may_pass: asyncio.Event) -> None:
         while data := await reader.read(65_536):
             await self.passing.wait()
+            await may_pass.wait()
             writer.write(data)
             await writer.drain()
         with contextlib.suppress(OSError, RuntimeError):

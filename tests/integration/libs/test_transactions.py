@@ -9,7 +9,8 @@ import pytest
 
 from cli.processes import free_port
 from libs.config import Database
-from libs.db.pool import Pool, open_pool, transaction
+from libs.db import pool as pools
+from libs.db.pool import Pool, is_away, open_pool, transaction
 from tests.support.proxy import Proxy
 
 
@@ -27,8 +28,9 @@ async def network(empty_database: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def one_connection(empty_database: str, network: Proxy) -> AsyncIterator[Pool]:
+async def one_connection(empty_database: str, network: Proxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
     """A pool that comes to a stop as soon as one connection is lost to it."""
+    monkeypatch.setattr(pools, "CONNECT_WITHIN_S", 1.0)
     parts = urlsplit(empty_database)
     host = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
     dsn = parts._replace(netloc=f"{host}127.0.0.1:{network.port}").geturl()
@@ -136,3 +138,17 @@ async def test_one_that_is_cancelled(one_connection: Pool, network: Proxy, alarm
         await inserts(one_connection, asyncio.Event().wait, within_s=0.3)
     await works(one_connection, network)
     assert not alarms
+
+
+async def test_a_server_that_does_not_greet_is_given_up(one_connection: Pool, network: Proxy) -> None:
+    """As one whose machine is gone: asyncpg by itself would wait for a minute, and not look whether another is there now."""
+    network.cut()
+    with pytest.raises((asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError, OSError)):
+        await one_connection.execute("SELECT 1")
+    network.hold()
+    asking = asyncio.create_task(one_connection.execute("SELECT 1"))
+    done, _ = await asyncio.wait({asking}, timeout=20)
+    assert done, "asyncpg waits for 60 s"
+    assert is_away(asking.exception())
+    network.release()
+    await works(one_connection, network)
