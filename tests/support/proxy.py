@@ -11,6 +11,7 @@ class Proxy:
         self.port = port
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
+        self._lost: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task] = set()
         self.passing, self.answering = asyncio.Event(), asyncio.Event()
@@ -33,6 +34,10 @@ class Proxy:
     def hold_answers(self) -> None:
         """Pass on what is sent to the target, and nothing that it answers, until `release`."""
         self.answering.clear()
+
+    def lose(self) -> None:
+        """Pass nothing on any more of what is connected now; nobody is told. Who connects anew gets through."""
+        self._lost |= self._writers
 
     def release(self) -> None:
         """Pass on what was held, and what comes."""
@@ -64,17 +69,23 @@ class Proxy:
                 group.create_task(self._pump(reader, other_writer, self.passing))
                 group.create_task(self._pump(other_reader, writer, self.answering))
         except* OSError:
-            pass
+            if writer in self._lost:
+                await asyncio.Event().wait()  # of what becomes of one end, the other is not told
         finally:
             for end in (writer, other_writer):
                 self._writers.discard(end)
+                self._lost.discard(end)
                 end.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may_pass: asyncio.Event) -> None:
         while data := await reader.read(65_536):
             await self.passing.wait()
             await may_pass.wait()
+            if writer in self._lost:
+                continue
             writer.write(data)
             await writer.drain()
+        if writer in self._lost:
+            await asyncio.Event().wait()  # the other end is not told either
         with contextlib.suppress(OSError, RuntimeError):
             writer.write_eof()

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
 
-from libs.bus import topology
+from cli.processes import free_port
+from libs.bus import rabbitmq, topology
 from libs.bus.consuming import consume
 from libs.bus.embedded import LOOKED_AT_MAX, SELECT_OUTBOX, EmbeddedConsumer, EmbeddedPublisher
 from libs.bus.interface import Batch, BusAwayError, Consumer, Message
@@ -14,6 +17,7 @@ from libs.bus.rabbitmq import RabbitConsumer, RabbitPublisher
 from libs.bus.topology import ORDER_EVENTS, TRADE_EVENTS, settlement_queue
 from libs.config import RabbitMq
 from tests.support.plans import generic_plan
+from tests.support.proxy import Proxy
 from tests.support.servers import Servers
 
 INSERT = """
@@ -233,3 +237,23 @@ async def test_rejected_messages_wait_among_the_dead_letters(servers: Servers) -
     await connection.close()
     await stream.aclose()
     await rabbit.remove()
+
+
+async def test_a_broker_that_is_gone_without_a_word_is_missed(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the library's default this takes three minutes, in which nothing is settled."""
+    monkeypatch.setattr(rabbitmq, "HEARTBEAT_S", 1)
+    parts = urlsplit(servers.rabbitmq)
+    network = Proxy(port=free_port(), target=parts.port or 5672)
+    await network.start()
+    url = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{network.port}").geturl()
+    bus = RabbitBus(RabbitMq(url=url, prefix=f"{servers.prefix}gone."))
+    async with aclosing(bus.listener().batches(1)) as batches, asyncio.timeout(60):
+        assert (await anext(batches)).messages == ()
+        network.lose()
+        assert (await anext(batches)).messages == (), "it listens anew"
+        await bus.publish(messages(1))
+        assert len((await anext(batches)).messages) == 1
+    await bus.remove()
+    await network.stop()
