@@ -20,6 +20,8 @@ ANSWER_MAX_BYTES = 4 * MESSAGE_MAX_BYTES
 # What gRPC calls the minimal backoff is the time a peer has to greet (its doc/connection-backoff.md): with TLS some three
 # round trips, or as long as a busy machine keeps it waiting. One that is not there at all is known at once.
 CONNECT_WITHIN_MS = 2000
+# A peer that starts again may have another address (a container made anew); gRPC by itself would look after 30 seconds.
+RESOLVE_EVERY_MS = 1000
 WAIT = wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05)
 
 
@@ -31,6 +33,7 @@ def open_channel(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
         ("grpc.min_reconnect_backoff_ms", CONNECT_WITHIN_MS),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_EVERY_MS),
         *KEEPALIVE,
     ]
     certificates = Certificates(tls) if tls is not None else None

@@ -1,7 +1,10 @@
 """A peer that is slow to greet (far away, or busy) is waited for; one that is not there is not."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import grpc.aio
 import pytest
@@ -12,13 +15,21 @@ from libs.rpc.client import open_channel
 from tests.support.proxy import Proxy
 
 
+async def serving(address: str) -> grpc.aio.Server:
+    """A peer that listens there."""
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    server.add_insecure_port(address)
+    await server.start()
+    return server
+
+
 @pytest.fixture
 async def network() -> AsyncIterator[Proxy]:
     """What lies between a caller and a peer."""
-    server = grpc.aio.server()
-    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
-    proxy = Proxy(port=free_port(), target=server.add_insecure_port("127.0.0.1:0"))
-    await server.start()
+    target = free_port()
+    server = await serving(f"127.0.0.1:{target}")
+    proxy = Proxy(port=free_port(), target=target)
     await proxy.start()
     yield proxy
     await proxy.stop()
@@ -47,3 +58,36 @@ async def test_a_peer_that_is_not_there() -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await ask(free_port())
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+class Names(asyncio.DatagramProtocol):
+    """A name server (RFC 1035) to which every name has one address, that may change."""
+
+    def __init__(self) -> None:
+        self.address = "127.0.0.1"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        end = data.index(b"\x00", 12) + 5  # of the question: the name, its type and its class
+        is_ipv4 = data[end - 4 : end - 2] == b"\x00\x01"
+        answer = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 0, 4) + socket.inet_aton(self.address)
+        head = data[:2] + struct.pack("!HHHHH", 0x8180, 1, is_ipv4, 0, 0)
+        self.transport.sendto(head + data[12:end] + answer * is_ipv4, addr)
+
+
+async def test_a_peer_that_comes_back_at_another_address_is_found() -> None:
+    """As a container that was made anew. By gRPC's default it is looked for after 30 seconds."""
+    port = free_port()
+    transport, names = await asyncio.get_running_loop().create_datagram_endpoint(Names, local_addr=("127.0.0.1", 0))
+    target = f"dns://127.0.0.1:{transport.get_extra_info('sockname')[1]}/wallet.test:{port}"
+    async with open_channel(target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for names.address in ("127.0.0.2", "127.0.0.3"):
+            server = await serving(f"{names.address}:{port}")
+            async with asyncio.timeout(20):
+                await channel.channel_ready()
+            await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
+            await server.stop(None)
+    transport.close()
