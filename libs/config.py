@@ -212,6 +212,7 @@ class Edge(Section):
     timeout_s: float = Field(10.0, gt=0, le=300, description="Longest a request may take")
     head_timeout_s: float = Field(5.0, gt=0, le=60, description="Longest a request's line and headers may take to come")
     body_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest a request's body may take to come")
+    keep_alive_s: int = Field(5, ge=1, le=600, description="How long an idle connection stays open; see security.md")
     trusted_proxies: str = Field("", description="Addresses or networks whose X-Forwarded-For is believed, with commas")
     cors_origins: str = Field("", description="Web origins whose pages may call, with commas; * for any")
     rate_per_s: int = Field(10, ge=1, description="Requests per second and user, or address where nobody is named")

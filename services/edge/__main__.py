@@ -51,7 +51,8 @@ async def main(settings: Settings) -> None:
     config = uvicorn.Config(
         app, host=mine.host, port=mine.port, http=GuardedProtocol, ws=WebSocketsSansIOProtocol, log_config=None,
         access_log=False, server_header=False, lifespan="off", ws_max_size=WEBSOCKET_MAX_BYTES,
-        ws_ping_interval=WEBSOCKET_PING_S, limit_concurrency=2000, timeout_graceful_shutdown=int(mine.shutdown_grace_s),
+        ws_ping_interval=WEBSOCKET_PING_S, limit_concurrency=2000, timeout_keep_alive=mine.keep_alive_s,
+        timeout_graceful_shutdown=int(mine.shutdown_grace_s),
         proxy_headers=bool(mine.trusted_proxies), forwarded_allow_ips=mine.trusted_proxies or None,
         ssl_certfile=settings.tls.certificate_file, ssl_keyfile=settings.tls.key_file,
     )  # fmt: skip

@@ -175,6 +175,7 @@ async def test_somebody_elses_order_is_not_there(engine: Engine, http: httpx.Asy
 
 STRICT = {
     "TRADE_ENGINE_EDGE_WEBSOCKET_PORT": "0", "TRADE_ENGINE_EDGE_METRICS_PORT": "0",
+    "TRADE_ENGINE_EDGE_KEEP_ALIVE_S": "1",
     "TRADE_ENGINE_EDGE_HEAD_TIMEOUT_S": "0.5", "TRADE_ENGINE_EDGE_BODY_TIMEOUT_S": "0.5",
     "TRADE_ENGINE_EDGE_TRUSTED_PROXIES": "127.0.0.1", "TRADE_ENGINE_EDGE_CORS_ORIGINS": "https://app.example",
     "TRADE_ENGINE_EDGE_RATE_PER_S": "2", "TRADE_ENGINE_EDGE_RATE_BURST": "4", "TRADE_ENGINE_EDGE_WEBSOCKETS_PER_IP": "1",
@@ -233,6 +234,27 @@ async def test_requests_that_trickle_in_are_ended(engine: Engine, strict_edge: s
         answer = await asyncio.wait_for(reader.read(4096), 10)
         assert answer.startswith(said), (sent[:40], answer[:100])
         writer.close()
+
+
+async def test_an_idle_connection_stays_as_long_as_it_is_said_to(engine: Engine, strict_edge: str) -> None:
+    """A proxy that keeps one for longer than the edge sends a request into what is just being closed: 502, now and then."""
+
+    async def idle_until_closed(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        idle.append(port)
+        await reader.read()
+        writer.close()
+
+    idle: list[int] = []
+    strict_port = int(strict_edge.rsplit(":", 1)[1])
+    long = asyncio.create_task(idle_until_closed(engine.settings.edge.port))
+    await until(lambda: asyncio.sleep(0, len(idle) == 1))
+    short = asyncio.create_task(idle_until_closed(strict_port))
+    closed, _ = await asyncio.wait({long, short}, return_when=asyncio.FIRST_COMPLETED)
+    assert closed == {short}
+    await long
 
 
 async def test_addresses_are_those_behind_the_proxy(strict_edge: str) -> None:
