@@ -53,6 +53,9 @@ KEEPALIVE = (
     ("grpc.http2.max_pings_without_data", 0),  # any number
 )
 CONNECTION_IDLE_MAX_MS = 10 * 60 * 1000
+# Then calls go over a new one (streams stay where they are), so that a process which was added behind the same name gets its
+# share; one that lasts for ever would leave it idle.
+CONNECTION_AGE_MAX_MS = 5 * 60 * 1000
 DEFAULT_DEADLINE_S = 30.0
 DRAIN_S = 5.0
 REQUEST_ID = "x-request-id"
@@ -338,6 +341,7 @@ class RpcServer:
                 ("grpc.so_reuseport", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_EVERY_MS // 2),
                 ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MAX_MS),
+                ("grpc.max_connection_age_ms", CONNECTION_AGE_MAX_MS),
                 *KEEPALIVE,
             ],
         )

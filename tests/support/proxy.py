@@ -5,11 +5,11 @@ import contextlib
 
 
 class Proxy:
-    """Listens on `port`, passes everything on to `target`."""
+    """Listens on `port`, passes everything on to `target`, which may be changed for who connects from then on."""
 
     def __init__(self, *, port: int, target: int) -> None:
         self.port = port
-        self._target = target
+        self.target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._lost: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -59,7 +59,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return

@@ -1,4 +1,4 @@
-"""A peer that is slow to greet (far away, or busy) is waited for; one that is not there is not."""
+"""Connections to peers that are slow, not there, elsewhere by now, or more than they were."""
 
 import asyncio
 import socket
@@ -8,9 +8,13 @@ from typing import Any, cast
 
 import grpc.aio
 import pytest
+from exchange.wallet.v1 import wallet_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cli.processes import free_port
+from libs.config import Auth, Wallet
+from libs.identity import TokenVerifier
+from libs.rpc import server as rpc_server
 from libs.rpc.client import open_channel
 from tests.support.proxy import Proxy
 
@@ -22,6 +26,12 @@ async def serving(address: str) -> grpc.aio.Server:
     server.add_insecure_port(address)
     await server.start()
     return server
+
+
+def rpc_server_on(port: int) -> rpc_server.RpcServer:
+    verifier = TokenVerifier(Auth.model_validate({"hs256_secret": "x" * 32}))
+    service = wallet_pb2.DESCRIPTOR.services_by_name["WalletService"]
+    return rpc_server.RpcServer(Wallet(port=port), verifier, service, internal=True)
 
 
 @pytest.fixture
@@ -91,3 +101,32 @@ async def test_a_peer_that_comes_back_at_another_address_is_found() -> None:
             await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
             await server.stop(None)
     transport.close()
+
+
+async def test_calls_come_to_a_peer_that_was_added_and_streams_stay_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one more process behind the same name: a connection that lasts for ever would never go to it."""
+    monkeypatch.setattr(rpc_server, "CONNECTION_AGE_MAX_MS", 1000)
+    ports = free_port(), free_port()
+    first, second = (rpc_server_on(port) for port in ports)
+    await asyncio.gather(first.start(), second.start())
+    await second.set_serving(False)
+    proxy = Proxy(port=free_port(), target=ports[0])
+    await proxy.start()
+    request = health_pb2.HealthCheckRequest()
+    async with open_channel(f"127.0.0.1:{proxy.port}") as channel, asyncio.timeout(60):
+        stub = health_pb2_grpc.HealthStub(channel)
+        watching = stub.Watch(request)
+        told = aiter(watching)
+        assert (await anext(told)).status == health_pb2.HealthCheckResponse.SERVING
+        proxy.target = ports[1]
+        calls = 0
+        while (await stub.Check(request, timeout=30)).status == health_pb2.HealthCheckResponse.SERVING:
+            calls += 1
+        assert calls > 0
+        await first.set_serving(False)
+        assert (await anext(told)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watching.cancel()
+    await asyncio.gather(first.drain(), second.drain())
+    await proxy.stop()
