@@ -183,14 +183,18 @@ STRICT = {
 
 
 @contextlib.asynccontextmanager
-async def another_edge(engine: Engine, folder: Path) -> AsyncIterator[str]:
-    """An edge of the same engine with little patience and tight limits; who comes through it is behind a proxy."""
+async def another_edge(engine: Engine, folder: Path, *, files_max: int = 1024) -> AsyncIterator[str]:
+    """An edge of the same engine with little patience and tight limits; who comes through it is behind a proxy.
+
+    `files_max` is the soft limit of open files that it is started with (`ulimit -S -n`).
+    """
     port = free_port()
     log = (folder / f"edge-{port}.log").open("wb")
     environment = {**os.environ, **engine.stack.environment, **STRICT, "TRADE_ENGINE_EDGE_PORT": str(port)}
     process = subprocess.Popen(  # noqa: ASYNC220 - it runs beside
-        [sys.executable, "-m", "services.edge"], cwd=ROOT, env=environment, stdout=log, stderr=log
-    )
+        ["bash", "-c", f"ulimit -S -n {files_max}; exec {sys.executable} -m services.edge"],
+        cwd=ROOT, env=environment, stdout=log, stderr=log,
+    )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
 
     async def answers() -> bool:
@@ -255,6 +259,20 @@ async def test_an_idle_connection_stays_as_long_as_it_is_said_to(engine: Engine,
     closed, _ = await asyncio.wait({long, short}, return_when=asyncio.FIRST_COMPLETED)
     assert closed == {short}
     await long
+
+
+async def test_as_many_may_come_as_the_system_lets_there_be_files(engine: Engine, tmp_path: Path) -> None:
+    """Shells and init systems begin with 1,024, a Mac with 256: any process may ask for more, up to the hard limit."""
+    async with another_edge(engine, tmp_path, files_max=100) as url:
+        port = int(url.rsplit(":", 1)[1])
+        opened = []
+        for _ in range(200):
+            opened.append(await asyncio.open_connection("127.0.0.1", port))
+            opened[-1][1].write(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        for reader, _ in opened:
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).startswith(b"HTTP/1.1 200")
+        for _, writer in opened:
+            writer.close()
 
 
 async def test_addresses_are_those_behind_the_proxy(strict_edge: str) -> None:
