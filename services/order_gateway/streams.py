@@ -159,10 +159,15 @@ class OrderStreams:
             heard = self._heard.of(user_id)
             for order in orders:
                 if order.order_id not in told:
-                    shown = apply_update(order, heard.get(order.order_id))
-                    told[order.order_id] = shown.version
-                    yield shown, True
+                    told[order.order_id] = order.version
+                    yield apply_update(order, None), True
             yield None, True
+            for order in orders:
+                update = heard.pop(order.order_id, None)
+                if update is not None and update.version > order.version:
+                    told[order.order_id] = update.version
+                    yield apply_update(order, update), False
+            del orders, heard  # a stream may last for days
             while True:
                 message = await subscriber.next()
                 if message is None:

@@ -70,8 +70,11 @@ async def test_who_comes_between_an_event_and_its_record_is_told_what_the_event_
         async with aclosing(streams.subscribe(user, None)) as told:
             order, is_snapshot = await anext(told)
             assert order is not None
-            assert (is_snapshot, order.order_id, order.status, order.version) == (True, order_id, FILLED, 1)
+            assert (is_snapshot, order.order_id, order.status, order.version) == (True, order_id, OPEN, 0)
             assert await anext(told) == (None, True)
+            order, is_snapshot = await anext(told)
+            assert order is not None
+            assert (is_snapshot, order.order_id, order.status, order.version) == (False, order_id, FILLED, 1)
             await listener.say(update_of(order_id, user, 1, FILLED))
             await listener.say(update_of(order_id, user, 2, FILLED))
             order, is_snapshot = await anext(told)
