@@ -244,7 +244,7 @@ class Intake:
                 detail = {**result.detail, "order_id": order.order_id}
                 work.answers[number] = Refused(reason, field="quantity", rule=result.rule, detail=detail)
         if rejected:
-            await self._patiently(lambda: self._store.update(rejected, flush=True))
+            await self._patiently(lambda: self._store.update(rejected))
 
     async def _look_again(self, work: Batch, repeats: Sequence[int]) -> None:
         """See what the batch before has made of an order that is placed again here: a rejected one must get no money."""
@@ -288,7 +288,7 @@ class Intake:
             return
         await self._free(updates)
         changes = [change_from(update, released=self.memory.released(update.order_id)) for update in updates]
-        await self._patiently(lambda: self._store.update(changes, flush=False))
+        await self._patiently(lambda: self._store.update(changes))
 
     async def _free(self, updates: Sequence[order_events_pb2.OrderUpdate]) -> None:
         """Release what these updates free; where the wallet takes too long, that is left to others."""

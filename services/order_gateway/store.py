@@ -43,11 +43,8 @@ JOIN orders.client_ids USING (user_id, client_order_id) JOIN orders.orders USING
 """
 # By joins, one id at a time: a plan for any values spares no partition for `= ANY ($1)`.
 SELECT_BY_IDS = f"SELECT {_COLUMNS} FROM unnest($1::uuid[]) AS n (order_id) JOIN orders.orders USING (order_id)"
-# Every change that its snapshot sees was committed before it, so that this commit's flush covers it.
-SELECT_FLUSHED_PROGRESS = """
-WITH flush AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'flush', ''))
-SELECT order_id, o.status, o.version, o.released
-FROM flush, unnest($1::uuid[]) AS n (order_id) JOIN orders.orders o USING (order_id)
+SELECT_PROGRESS = """
+SELECT order_id, o.status, o.version, o.released FROM unnest($1::uuid[]) AS n (order_id) JOIN orders.orders o USING (order_id)
 """
 # One question looks at so many of a user's orders and no more, whatever it picks among them. (No index by symbol or time
 # of change: it would cost every order, or every update of one.)
@@ -82,17 +79,13 @@ SELECT {_COLUMNS} FROM orders.orders
 WHERE (status IN (2, 3) OR release_due) AND order_id > $1 AND order_id < $2 AND updated_at < now() - $3 * interval '1 second'
 ORDER BY order_id LIMIT $4
 """
-# Rows are locked in the order of their ids, so that the reply's update and the event's never deadlock. With
-# synchronous_commit off the change is visible to everybody at once and not yet flushed: the order events say the same and
-# are acknowledged only after a commit that is flushed, so that the caller need not wait for the disk a fourth time.
+# Rows are locked in the order of their ids, so that the reply's update and the event's never deadlock.
 UPDATE_STATES = """
 WITH u AS (
     SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::numeric[], $5::numeric[], $6::numeric[],
         $7::bigint[], $8::integer[], $9::timestamptz[], $10::numeric[], $11::boolean[], $12::numeric[], $13::integer[])
     AS u (order_id, status, reason, open_quantity, filled_quantity, filled_notional, version, released, updated_at,
           open_price, waiting, open_stop_price, releases)
-), setting AS MATERIALIZED (
-    SELECT set_config('synchronous_commit', $14, true) AS synchronous_commit
 ), locked AS MATERIALIZED (
     SELECT u.* FROM orders.orders o JOIN u USING (order_id)
     WHERE o.version < u.version OR o.released < u.released
@@ -103,7 +96,7 @@ SET status = u.status, reason = u.reason, open_quantity = u.open_quantity, fille
     filled_notional = u.filled_notional, version = u.version, released = greatest(o.released, u.released),
     updated_at = u.updated_at, open_price = u.open_price, waiting = u.waiting,
     open_stop_price = u.open_stop_price, release_due = greatest(o.released, u.released) < u.releases
-FROM locked u, setting
+FROM locked u
 WHERE o.order_id = u.order_id AND (o.version < u.version OR o.version = u.version AND o.released < u.released)
 """
 
@@ -173,9 +166,9 @@ class OrderStore:
         """Orders by id, whoever owns them; callers check."""
         return {str(row["order_id"]): _order(row) for row in await self._pool.fetch(SELECT_BY_IDS, list(order_ids))}
 
-    async def flushed_progress(self, order_ids: Iterable[str]) -> dict[str, Progress]:
-        """How far the records of these orders are; what this tells is on disk."""
-        rows = await self._pool.fetch(SELECT_FLUSHED_PROGRESS, list(order_ids))
+    async def progress(self, order_ids: Iterable[str]) -> dict[str, Progress]:
+        """How far the records of these orders are."""
+        rows = await self._pool.fetch(SELECT_PROGRESS, list(order_ids))
         return {str(row["order_id"]): Progress(Status(row["status"]), row["version"], row["released"]) for row in rows}
 
     async def page(
@@ -233,10 +226,9 @@ class OrderStore:
         """Orders with a change that has been under way for long, oldest first."""
         return [_order(row) for row in await self._pool.fetch(SELECT_AMENDING, older_than_s, limit)]
 
-    async def update(self, changes: Sequence[StateChange], *, flush: bool) -> None:
-        """Bring rows up to these versions; what is newer already stays. `flush` waits until it is on disk."""
-        columns = [list(column) for column in zip(*changes, strict=True)]
-        await self._pool.execute(UPDATE_STATES, *columns, "on" if flush else "off")
+    async def update(self, changes: Sequence[StateChange]) -> None:
+        """Bring rows up to these versions; what is newer already stays."""
+        await self._pool.execute(UPDATE_STATES, *(list(column) for column in zip(*changes, strict=True)))
 
 
 def _page(rows: Sequence[Any], limit: int, looked_until: str) -> tuple[list[OrderRow], str]:

@@ -41,7 +41,7 @@ class UpdateConsumer:
         updates = newest_updates(batch.messages)
         # Our own replies are about to do the same; doing it twice would only cost.
         await self._intake.settled_down(set(updates))
-        recorded = await self._store.flushed_progress(updates)
+        recorded = await self._store.progress(updates)
         releases: list[operation_pb2.ReleaseRequest] = []
         behind: list[order_pb2.OrderUpdate] = []
         changes: list[StateChange] = []
@@ -66,7 +66,7 @@ class UpdateConsumer:
         await self._intake.release(releases)
         if behind:
             self._intake.memory.note_released(behind)
-            await self._store.update(changes, flush=True)
+            await self._store.update(changes)
         await batch.acknowledge()
 
 

@@ -35,11 +35,11 @@ class Failing(OrderStore):
         super().__init__(pool)
         self.failures = failures
 
-    async def update(self, changes: list[StateChange], *, flush: bool) -> None:
+    async def update(self, changes: list[StateChange]) -> None:
         if self.failures:
             self.failures -= 1
             raise ConnectionResetError
-        await super().update(changes, flush=flush)
+        await super().update(changes)
 
 
 def intake(store: OrderStore, *, away: bool = False, patience_s: float = 10) -> Intake:
@@ -69,6 +69,15 @@ async def test_the_record_waits_for_the_database(pool) -> None:
     order_id = await an_order(pool)
     await intake(Failing(pool, 2)).record_updates([reduced(order_id, 1, releases=0)])
     assert (await recorded(pool, order_id)).version == 1
+
+
+async def test_what_is_told_is_on_the_disk(pool) -> None:
+    """A server that is killed the moment after must not have forgotten what an owner was told."""
+    order_id = await an_order(pool)
+    for version in range(1, 20):
+        before = await pool.fetchval("SELECT pg_current_wal_insert_lsn()")
+        await intake(OrderStore(pool)).record_updates([reduced(order_id, version, releases=0)])
+        assert await pool.fetchval("SELECT pg_current_wal_flush_lsn() > $1::pg_lsn", before)
 
 
 async def test_what_could_not_be_recorded_is_not_told(pool) -> None:
