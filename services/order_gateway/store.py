@@ -44,7 +44,8 @@ JOIN orders.client_ids USING (user_id, client_order_id) JOIN orders.orders USING
 # By joins, one id at a time: a plan for any values spares no partition for `= ANY ($1)`.
 SELECT_BY_IDS = f"SELECT {_COLUMNS} FROM unnest($1::uuid[]) AS n (order_id) JOIN orders.orders USING (order_id)"
 SELECT_PROGRESS = """
-SELECT order_id, o.status, o.version, o.released FROM unnest($1::uuid[]) AS n (order_id) JOIN orders.orders o USING (order_id)
+SELECT order_id, o.status, o.version, o.released
+FROM unnest($1::uuid[]) AS n (order_id) JOIN orders.orders o USING (order_id)
 """
 # One question looks at so many of a user's orders and no more, whatever it picks among them. (No index by symbol or time
 # of change: it would cost every order, or every update of one.)
