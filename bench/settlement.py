@@ -21,6 +21,8 @@ SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT")
 PAIRS = 16
 BATCH = 200
 OPEN_LOOP_PER_S = 1000
+# As market makers quote; one order a call costs client and gateway half of the machine for the calls alone.
+AT_ONCE = 10
 DOWN_PER_S = 100
 QUIET_S = 120
 SETTLED = "SELECT coalesce(sum(settled), 0)::bigint AS n FROM settlement.tapes"
@@ -58,9 +60,7 @@ class Load:
 
         async def send() -> None:
             for batch in batches:
-                message = order_requests_pb2.PlaceOrdersRequest(orders=batch)
-                answer = await self.engine.gateway.PlaceOrders(message, metadata=self.engine.service, timeout=60)
-                assert not [item for item in answer.results if item.HasField("error")], answer.results[0]
+                await _place(self.engine, batch)
 
         await asyncio.gather(send(), send())
 
@@ -73,8 +73,11 @@ class Load:
                 await asyncio.sleep(0.02)
 
 
-async def open_loop(load: Load, seconds: int) -> tuple[list[float], list[float]]:
-    """1,000 orders/s whether the engine keeps up or not: (trade to settled, order event to subscriber), in seconds."""
+async def open_loop(load: Load, seconds: int, *, at_once: int) -> tuple[list[float], list[float]]:
+    """1,000 orders/s whether the engine keeps up or not, so many in one call.
+
+    Returns (trade to settled, order event to subscriber), in seconds.
+    """
     heard: list[float] = []
 
     async def listen(user: str) -> None:
@@ -84,16 +87,16 @@ async def open_loop(load: Load, seconds: int) -> tuple[list[float], list[float]]
             if not response.snapshot and response.order.status == order_pb2.ORDER_STATUS_FILLED:
                 heard.append(now - response.order.updated_at.ToNanoseconds() / 1e9)
 
-    listeners = [asyncio.create_task(listen(user)) for user in load.buyers[:4]]
+    listeners = [asyncio.create_task(listen(user)) for user in (*load.buyers[:2], *load.sellers[:2])]
     await asyncio.sleep(0.5)
     began = (await load.engine.query("SELECT clock_timestamp() AS now"))[0]["now"]
     done = await load.settled()
     started, count = time.perf_counter(), OPEN_LOOP_PER_S * seconds
     requests = [request for number in range(count // 2) for request in load.pair(number)]
     async with asyncio.TaskGroup() as group:
-        for number, request in enumerate(requests):
+        for number in range(0, count, at_once):
             await asyncio.sleep(max(0, started + number / OPEN_LOOP_PER_S - time.perf_counter()))
-            group.create_task(_place(load.engine, request))
+            group.create_task(_place(load.engine, requests[number : number + at_once]))
     await load.until_settled(done + count // 2)
     for listener in listeners:
         listener.cancel()
@@ -101,8 +104,13 @@ async def open_loop(load: Load, seconds: int) -> tuple[list[float], list[float]]
     return [row["lag"] for row in await load.engine.query(LAGS, began)], heard
 
 
-async def _place(engine: Engine, request: order_requests_pb2.PlaceOrderRequest) -> None:
-    await engine.gateway.PlaceOrder(request, metadata=engine.service, timeout=30)
+async def _place(engine: Engine, requests: list[order_requests_pb2.PlaceOrderRequest]) -> None:
+    if len(requests) == 1:
+        await engine.gateway.PlaceOrder(requests[0], metadata=engine.service, timeout=60)
+        return
+    message = order_requests_pb2.PlaceOrdersRequest(orders=requests)
+    answer = await engine.gateway.PlaceOrders(message, metadata=engine.service, timeout=60)
+    assert not [item for item in answer.results if item.HasField("error")], answer.results[0]
 
 
 async def broker_down(load: Load, broker: OwnRabbitMq, seconds: int) -> tuple[int, int, float]:
@@ -146,8 +154,10 @@ async def measure(
     drain = (500 + 2 * trades - before) / clock.seconds()
     console.print(f"backlog drained at {drain:.0f} trades/s")
 
-    lags, heard = await open_loop(load, seconds)
-    console.print(f"{len(lags)} trades in the open loop; now without a broker for {down_s} s")
+    lags, heard = await open_loop(load, seconds, at_once=AT_ONCE)
+    console.print(f"{len(lags)} trades of {AT_ONCE} orders a call; now one order a call")
+    lone_lags, lone_heard = await open_loop(load, seconds, at_once=1)
+    console.print(f"{len(lone_lags)} trades; now without a broker for {down_s} s")
     down_orders, down_trades, down_drain = await broker_down(load, broker, down_s)
     await engine.close()
     keys = {
@@ -160,8 +170,13 @@ async def measure(
         "order_event_p50_ms": milliseconds(heard, 50),
         "order_event_p99_ms": milliseconds(heard, 99),
         "open_loop_orders_per_s": OPEN_LOOP_PER_S,
+        "open_loop_orders_per_call": AT_ONCE,
         "open_loop_trades": len(lags),
         "events_heard": len(heard),
+        "one_order_per_call_trade_to_settled_p50_ms": milliseconds(lone_lags, 50),
+        "one_order_per_call_trade_to_settled_p99_ms": milliseconds(lone_lags, 99),
+        "one_order_per_call_order_event_p50_ms": milliseconds(lone_heard, 50),
+        "one_order_per_call_order_event_p99_ms": milliseconds(lone_heard, 99),
         "matched_trades_per_s": round(trades / placed_s),
         "broker_down_s": down_s,
         "broker_down_orders_placed": down_orders,
