@@ -190,20 +190,15 @@ class Intake:
 
     async def _look_up(self, work: Batch) -> None:
         """Find the orders that cancels and amends name."""
-        missing_keys, missing_ids = set(), set()
-        for number in work.open(Change):
-            item = work.change(number)
-            if self._remembered(item) is None:
-                if item.client_order_id:
-                    missing_keys.add((item.user_id, item.client_order_id))
-                else:
-                    missing_ids.add(item.order_id)
-        by_key = await self._store.by_client_ids(missing_keys) if missing_keys else {}
-        by_id = await self._store.by_ids(missing_ids) if missing_ids else {}
-        for number in work.open(Change):
-            item = work.change(number)
-            read = by_id.get(item.order_id) or by_key.get((item.user_id, item.client_order_id))
-            order = self._remembered(item) or read
+        changes = {number: work.change(number) for number in work.open(Change)}
+        orders = {number: self._remembered(item) for number, item in changes.items()}
+        missing = [changes[number] for number, order in orders.items() if order is None]
+        keys = {(item.user_id, item.client_order_id) for item in missing if item.client_order_id}
+        ids = {item.order_id for item in missing if not item.client_order_id}
+        by_key = await self._store.by_client_ids(keys) if keys else {}
+        by_id = await self._store.by_ids(ids) if ids else {}
+        for number, item in changes.items():
+            order = orders[number] or by_key.get((item.user_id, item.client_order_id)) or by_id.get(item.order_id)
             if order is None or order.user_id != item.user_id:
                 field = "order_id" if item.order_id else "client_order_id"
                 work.answers[number] = Refused(Reason.ORDER_NOT_FOUND, field=field)

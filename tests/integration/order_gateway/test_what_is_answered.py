@@ -1,15 +1,21 @@
 """What an owner is told can be read at once; what could not be recorded is not told."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from exchange.common.v1 import order_pb2
 from exchange.events.v1 import order_pb2 as order_events_pb2
+from exchange.matcher.v1 import command_pb2
 
 from libs.ids import new_id
 from libs.reasons import Reason, Refused, RefusedError
+from services.order_gateway import memory
 from services.order_gateway.core.records import OrderRow
 from services.order_gateway.intake import Intake
+from services.order_gateway.items import Change
+from services.order_gateway.memory import OrderMemory
 from services.order_gateway.store import OrderStore, StateChange
 from tests.support.records import insert_orders
 
@@ -104,3 +110,40 @@ async def test_a_release_is_due_until_the_wallet_has_it(pool) -> None:
     assert await after(known, 3, 2) == (3, 2, False)
     assert await after(ignorant, 3, 2) == (3, 2, False)
     await pool.execute("UPDATE orders.orders SET status = 6 WHERE order_id = $1", order_id)
+
+
+class Forgetful(OrderStore):
+    """The real store; while it is asked, so many orders come that the memory begins anew."""
+
+    def __init__(self, pool: Any) -> None:
+        super().__init__(pool)
+        self.meanwhile = OrderMemory()
+
+    async def by_ids(self, order_ids: Iterable[str]) -> dict[str, OrderRow]:
+        found = await super().by_ids(order_ids)
+        for order in found.values():
+            self.meanwhile.remember(replace(order, order_id=new_id(), client_order_id=new_id()))
+        return found
+
+
+class Asked:
+    """A matcher that knows no order: whatever comes to it was found in the record, or remembered."""
+
+    def __init__(self) -> None:
+        self.order_ids: set[str] = set()
+
+    async def submit(self, commands: Sequence[command_pb2.Command]) -> list[Refused]:
+        self.order_ids |= {command.cancel.order_id for command in commands}
+        return [Refused(Reason.ORDER_CLOSED) for _ in commands]
+
+
+async def test_an_order_that_is_forgotten_while_others_are_read_is_cancelled(pool, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "KNOWN_MAX", 1)
+    store, matcher, user = Forgetful(pool), Asked(), new_id()
+    known, other = await insert_orders(pool.execute, user, [("BTC/USDT", OPEN)] * 2)
+    flow = Intake(store=store, wallet=Wallet(away=False), matcher=matcher, patience_s=1)  # type: ignore[arg-type]
+    flow.memory.remember(await recorded(pool, known))
+    store.meanwhile = flow.memory
+    answers = await flow.change([Change(user, order_id, "", amendment=None) for order_id in (known, other)])
+    assert [answer.reason for answer in answers if isinstance(answer, Refused)] == [Reason.ORDER_CLOSED] * 2
+    assert matcher.order_ids == {known, other}
