@@ -51,7 +51,7 @@ async def test_an_order_stands_in_the_month_of_its_id(connection) -> None:
 
 STATEMENTS = [
     ("by ids", store.SELECT_BY_IDS, lambda ids: [ids]),
-    ("progress", store.SELECT_FLUSHED_PROGRESS, lambda ids: [ids]),
+    ("progress", store.SELECT_PROGRESS, lambda ids: [ids]),
     ("intent", store.INTEND, lambda ids: [ids[0], "{}", 0]),
     ("end of an intent", store.END_INTENT, lambda ids: [ids[0], 1, 0]),
     (
