@@ -58,7 +58,7 @@ STATEMENTS = [
         "states",
         store.UPDATE_STATES,
         lambda ids: [
-            ids, [2], [0], [1], [0], [0], [9], [0], [datetime.now(UTC)], [1], [False], [0], [0], "off",
+            ids, [2], [0], [1], [0], [0], [9], [0], [datetime.now(UTC)], [1], [False], [0], [0],
         ],
     ),
 ]  # fmt: skip
