@@ -9,6 +9,7 @@ from pathlib import Path
 import jwt
 import structlog
 
+from libs.bounded import put_bounded
 from libs.config import Auth, ConfigError
 from libs.ids import parse_id
 from libs.keyset import KeySet
@@ -78,9 +79,7 @@ class TokenVerifier:
         if known is not None and self.over(known) is None:
             return known
         caller = self._decode(token)
-        if len(self._verified) >= _CACHE_MAX:
-            self._verified.clear()
-        self._verified[token] = caller
+        put_bounded(self._verified, token, caller, limit=_CACHE_MAX)
         return caller
 
     def over(self, caller: Caller) -> Refused | None:

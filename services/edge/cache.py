@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import Counter
 
+from libs.bounded import put_bounded
+
 KEPT_S = 0.05
 ANSWERS_MAX = 1000
 
@@ -25,10 +27,8 @@ class Answers:
         """The answer, at most 50 ms old. Raises what `ask` raises; that is not kept."""
         until, answer = self._answers.get(question, (0.0, None))
         if answer is None or time.monotonic() >= until:
-            if len(self._answers) >= ANSWERS_MAX:
-                self._answers.clear()
             answer = asyncio.ensure_future(ask())
-            self._answers[question] = time.monotonic() + KEPT_S, answer
+            put_bounded(self._answers, question, (time.monotonic() + KEPT_S, answer), limit=ANSWERS_MAX)
         else:
             HITS.inc()
         try:

@@ -14,6 +14,7 @@ import structlog
 from exchange.gateway.v1 import api_key_pb2, api_key_pb2_grpc
 from redis.exceptions import RedisError
 
+from libs.bounded import put_bounded
 from libs.identity import Caller, TokenVerifier
 from libs.ids import new_id, parse_id, parse_text
 from libs.reasons import Reason, Refused, RefusedError, away
@@ -151,9 +152,7 @@ class Identity:
             if error.refused.reason is not Reason.API_KEY_NOT_FOUND:
                 raise
             found = None
-        if len(self._known) >= KEYS_KNOWN_MAX:
-            self._known.clear()
-        self._known[key_id] = time.monotonic() + KEYS_KNOWN_S, found
+        put_bounded(self._known, key_id, (time.monotonic() + KEYS_KNOWN_S, found), limit=KEYS_KNOWN_MAX)
         return found
 
     async def _use_nonce(self, key_id: str, nonce: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from exchange.gateway.v1 import order_gateway_pb2, trading_session_pb2
 
 from libs.batching import Batcher
+from libs.bounded import put_bounded
 from libs.reasons import Reason, Refused, RefusedError
 from libs.rpc.access import access_rule
 from libs.rpc.errors import status_of
@@ -180,9 +181,7 @@ class Session:
             told = self._told.get(order.order_id, 0)
             if is_update and order.version <= told:
                 return None
-            if len(self._told) >= VERSIONS_KNOWN_MAX:
-                self._told.clear()
-            self._told[order.order_id] = max(order.version, told)
+            put_bounded(self._told, order.order_id, max(order.version, told), limit=VERSIONS_KNOWN_MAX)
         return response
 
     async def _answered(self, request_id: int, answers: "asyncio.Future[Sequence[Answer]]") -> Response:

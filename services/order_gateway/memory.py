@@ -1,15 +1,13 @@
 """What this process remembers of orders, so that their changes, releases and streams need not look into the record."""
 
 from collections.abc import Iterable
-from typing import TypeVar
 
 from exchange.events.v1 import order_pb2 as order_events_pb2
 
+from libs.bounded import put_bounded
 from services.order_gateway.core.records import OrderRow
 
 KNOWN_MAX = 200_000
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 
 class OrderMemory:
@@ -22,8 +20,8 @@ class OrderMemory:
 
     def remember(self, order: OrderRow) -> None:
         """Remember an order."""
-        put_bounded(self._by_client_id, (order.user_id, order.client_order_id), order)
-        put_bounded(self._by_id, order.order_id, order)
+        put_bounded(self._by_client_id, (order.user_id, order.client_order_id), order, limit=KNOWN_MAX)
+        put_bounded(self._by_id, order.order_id, order, limit=KNOWN_MAX)
 
     def by_client_id(self, user_id: str, client_order_id: str) -> OrderRow | None:
         """A user's order of this name, if it is remembered."""
@@ -41,11 +39,5 @@ class OrderMemory:
         """Remember that the wallet has these releases."""
         for update in updates:
             if update.releases:
-                put_bounded(self._released, update.order_id, max(len(update.releases), self.released(update.order_id)))
-
-
-def put_bounded(memory: dict[Key, Value], key: Key, value: Value) -> None:
-    """Set a value, in a dict that is emptied where it has grown too large."""
-    if len(memory) >= KNOWN_MAX:
-        memory.clear()
-    memory[key] = value
+                count = max(len(update.releases), self.released(update.order_id))
+                put_bounded(self._released, update.order_id, count, limit=KNOWN_MAX)

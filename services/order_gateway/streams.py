@@ -13,13 +13,14 @@ from exchange.common.v1 import order_pb2
 from exchange.events.v1 import order_pb2 as order_events_pb2
 from prometheus_client import Gauge
 
+from libs.bounded import put_bounded
 from libs.bus.consuming import MESSAGES_MAX
 from libs.bus.interface import BusAwayError, Consumer, Message
 from libs.db.pool import DatabaseAway
 from libs.reasons import Reason, Refused, RefusedError
 from libs.seats import Audience
 from services.order_gateway.core.records import OrderRow
-from services.order_gateway.memory import OrderMemory, put_bounded
+from services.order_gateway.memory import KNOWN_MAX, OrderMemory
 from services.order_gateway.store import OrderStore
 from services.order_gateway.updates import newest_updates
 from services.order_gateway.wire import apply_update
@@ -127,7 +128,7 @@ class OrderStreams:
             return
         for order in orders:
             message = apply_update(order, wanted[order.order_id])
-            put_bounded(self._told, order.order_id, message.version)
+            put_bounded(self._told, order.order_id, message.version, limit=KNOWN_MAX)
             for subscriber in self._audience.by_user.get(order.user_id, ()):
                 subscriber.tell(message)
 
