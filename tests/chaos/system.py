@@ -6,14 +6,14 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from cli.embedded import EmbeddedPostgres, EmbeddedRedis
 from cli.processes import free_port
 from cli.stack import SERVICES, Stack, free_ports
 from tests.support.engine import Engine
 from tests.support.faults import cancel_statements, read_only
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, through
 from tests.support.rabbitmq import OwnRabbitMq
 
 SECTIONS = {"wallet": "WALLET", "matcher": "MATCHER", "settlement": "SETTLEMENT", "order_gateway": "GATEWAY"}
@@ -93,10 +93,7 @@ class System:
         return port
 
     async def _through_proxy(self, name: str, url: str) -> str:
-        parts = urlsplit(url)
-        user, separator, _ = parts.netloc.rpartition("@")
-        port = await self._proxy(name, parts.port or 0)
-        return urlunsplit(parts._replace(netloc=f"{user}{separator}127.0.0.1:{port}"))
+        return through(url, await self._proxy(name, urlsplit(url).port or 0))
 
     async def _let_nobody_write(self, much: float) -> None:
         async with read_only(self._postgres.dsn):

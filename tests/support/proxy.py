@@ -2,6 +2,10 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from cli.processes import free_port
 
 
 class Proxy:
@@ -67,7 +71,7 @@ class Proxy:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, other_writer, self.passing))
-                group.create_task(self._pump(other_reader, writer, self.answering))
+                group.create_task(self._pump(other_reader, writer, self.passing, self.answering))
         except* OSError:
             if writer in self._lost:
                 await asyncio.Event().wait()  # of what becomes of one end, the other is not told
@@ -77,10 +81,10 @@ class Proxy:
                 self._lost.discard(end)
                 end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may_pass: asyncio.Event) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event) -> None:
         while data := await reader.read(65_536):
-            await self.passing.wait()
-            await may_pass.wait()
+            for gate in gates:
+                await gate.wait()
             if writer in self._lost:
                 continue
             writer.write(data)
@@ -89,3 +93,21 @@ class Proxy:
             await asyncio.Event().wait()  # the other end is not told either
         with contextlib.suppress(OSError, RuntimeError):
             writer.write_eof()
+
+
+def through(url: str, port: int) -> str:
+    """The URL that leads to the same by a port here."""
+    parts = urlsplit(url)
+    user, separator, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}{separator}127.0.0.1:{port}").geturl()
+
+
+@contextlib.asynccontextmanager
+async def proxy_before(url: str, *, usual_port: int) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy before a server of this machine, and the URL that leads through it."""
+    proxy = Proxy(port=free_port(), target=urlsplit(url).port or usual_port)
+    await proxy.start()
+    try:
+        yield proxy, through(url, proxy.port)
+    finally:
+        await proxy.stop()

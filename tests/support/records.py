@@ -1,7 +1,9 @@
-"""Orders as the gateway would have recorded them, put into its table directly."""
+"""Orders as the gateway would have recorded them, put into its table directly; and what a matcher says of such."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+
+from exchange.events.v1 import order_pb2
 
 from libs.ids import new_id
 
@@ -21,3 +23,11 @@ async def insert_orders(
     ids = list(ids) or [new_id() for _ in orders]
     await execute(INSERT, ids, user, *(list(column) for column in zip(*orders, strict=True)))
     return ids
+
+
+def update_of(order_id: str, user_id: str, version: int, status: int) -> order_pb2.OrderUpdate:
+    """An order's state by this version, nothing of it filled."""
+    return order_pb2.OrderUpdate(
+        order_id=order_id, user_id=user_id, version=version, status=status, quantity="1", filled_quantity="0",
+        filled_notional="0", updated_at_ns=1_700_000_000_000_000_000 + version,
+    )  # fmt: skip

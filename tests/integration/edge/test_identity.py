@@ -2,18 +2,16 @@
 
 import asyncio
 from typing import Any
-from urllib.parse import urlsplit
 
 import grpc.aio
 import pytest
 
-from cli.processes import free_port
 from libs.config import Auth
 from libs.identity import Caller, TokenVerifier
 from libs.ids import new_id
 from libs.reasons import Reason, RefusedError
 from services.edge.identity import Identity
-from tests.support.proxy import Proxy
+from tests.support.proxy import proxy_before
 from tests.support.servers import Servers
 
 AT_ONCE = 400
@@ -47,19 +45,16 @@ async def test_any_number_may_be_let_in_at_the_same_moment(servers: Servers) -> 
 
 async def test_an_answer_of_redis_that_is_lost_is_not_taken_for_a_second_use(servers: Servers) -> None:
     """Asked again, Redis would say that the token, or the nonce, was used before: it was, by ourselves."""
-    parts = urlsplit(servers.redis)
-    network = Proxy(port=free_port(), target=parts.port or 6379)
-    await network.start()
-    identity = identity_on(parts._replace(netloc=f"127.0.0.1:{network.port}").geturl())
-    token = await identity.new_socket_token(Caller(new_id(), frozenset({"read"}), key_id=new_id()))
-    for use in (lambda: identity.by_socket_token(token), lambda: identity._use_nonce(new_id(), new_id())):
-        network.hold_answers()
-        asking = asyncio.create_task(use())
-        await asyncio.sleep(0.3)
-        network.cut()
-        network.release()
-        with pytest.raises(RefusedError) as refused:
-            await asking
-        assert refused.value.refused.reason is Reason.DEPENDENCY_UNAVAILABLE
-    await identity.close()
-    await network.stop()
+    async with proxy_before(servers.redis, usual_port=6379) as (network, url):
+        identity = identity_on(url)
+        token = await identity.new_socket_token(Caller(new_id(), frozenset({"read"}), key_id=new_id()))
+        for use in (lambda: identity.by_socket_token(token), lambda: identity._use_nonce(new_id(), new_id())):
+            network.hold_answers()
+            asking = asyncio.create_task(use())
+            await asyncio.sleep(0.3)
+            network.cut()
+            network.release()
+            with pytest.raises(RefusedError) as refused:
+                await asking
+            assert refused.value.refused.reason is Reason.DEPENDENCY_UNAVAILABLE
+        await identity.close()

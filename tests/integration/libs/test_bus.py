@@ -3,12 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
 
-from cli.processes import free_port
 from libs.bus import rabbitmq, topology
 from libs.bus.consuming import consume
 from libs.bus.embedded import LOOKED_AT_MAX, SELECT_OUTBOX, EmbeddedConsumer, EmbeddedPublisher
@@ -17,7 +15,7 @@ from libs.bus.rabbitmq import RabbitConsumer, RabbitPublisher
 from libs.bus.topology import ORDER_EVENTS, TRADE_EVENTS, settlement_queue
 from libs.config import RabbitMq
 from tests.support.plans import generic_plan
-from tests.support.proxy import Proxy
+from tests.support.proxy import proxy_before
 from tests.support.servers import Servers
 
 INSERT = """
@@ -244,16 +242,12 @@ async def test_a_broker_that_is_gone_without_a_word_is_missed(
 ) -> None:
     """By the library's default this takes three minutes, in which nothing is settled."""
     monkeypatch.setattr(rabbitmq, "HEARTBEAT_S", 1)
-    parts = urlsplit(servers.rabbitmq)
-    network = Proxy(port=free_port(), target=parts.port or 5672)
-    await network.start()
-    url = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{network.port}").geturl()
-    bus = RabbitBus(RabbitMq(url=url, prefix=f"{servers.prefix}gone."))
-    async with aclosing(bus.listener().batches(1)) as batches, asyncio.timeout(60):
-        assert (await anext(batches)).messages == ()
-        network.lose()
-        assert (await anext(batches)).messages == (), "it listens anew"
-        await bus.publish(messages(1))
-        assert len((await anext(batches)).messages) == 1
-    await bus.remove()
-    await network.stop()
+    async with proxy_before(servers.rabbitmq, usual_port=5672) as (network, url):
+        bus = RabbitBus(RabbitMq(url=url, prefix=f"{servers.prefix}gone."))
+        async with aclosing(bus.listener().batches(1)) as batches, asyncio.timeout(60):
+            assert (await anext(batches)).messages == ()
+            network.lose()
+            assert (await anext(batches)).messages == (), "it listens anew"
+            await bus.publish(messages(1))
+            assert len((await anext(batches)).messages) == 1
+        await bus.remove()

@@ -2,16 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from cli.processes import free_port
 from libs.config import Database
 from libs.db import pool as pools
 from libs.db.pool import Pool, is_away, open_pool, transaction
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, proxy_before, through
 
 
 class RollbackError(Exception):
@@ -21,19 +19,15 @@ class RollbackError(Exception):
 @pytest.fixture
 async def network(empty_database: str) -> AsyncIterator[Proxy]:
     """What lies between the pool and the server."""
-    proxy = Proxy(port=free_port(), target=urlsplit(empty_database).port or 5432)
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
+    async with proxy_before(empty_database, usual_port=5432) as (proxy, _):
+        yield proxy
 
 
 @pytest.fixture
 async def one_connection(empty_database: str, network: Proxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
     """A pool that comes to a stop as soon as one connection is lost to it."""
     monkeypatch.setattr(pools, "CONNECT_WITHIN_S", 1.0)
-    parts = urlsplit(empty_database)
-    host = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-    dsn = parts._replace(netloc=f"{host}127.0.0.1:{network.port}").geturl()
+    dsn = through(empty_database, network.port)
     pool = await open_pool(Database(dsn=dsn, role_prefix="", pool_max=1), service="tests")
     await pool.execute("CREATE TABLE kept (number int)")
     yield pool

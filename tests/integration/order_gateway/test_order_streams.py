@@ -13,7 +13,7 @@ from libs.ids import new_id
 from services.order_gateway.memory import OrderMemory
 from services.order_gateway.store import OrderStore
 from services.order_gateway.streams import HEARD_BYTES_MAX, LatelyHeard, OrderStreams
-from tests.support.records import insert_orders
+from tests.support.records import insert_orders, update_of
 
 OPEN, FILLED = order_pb2.ORDER_STATUS_OPEN, order_pb2.ORDER_STATUS_FILLED
 
@@ -42,13 +42,6 @@ class Listener:
 def message_of(*updates: order_events_pb2.OrderUpdate) -> Message:
     body = order_events_pb2.OrderEvents(symbol="BTC/USDT", updates=updates).SerializeToString()
     return Message("order.events", "order.BTC.USDT", "OrderEvents", new_id(), body)
-
-
-def update_of(order_id: str, user_id: str, version: int, status: int) -> order_events_pb2.OrderUpdate:
-    return order_events_pb2.OrderUpdate(
-        order_id=order_id, user_id=user_id, version=version, status=status, quantity="1", filled_quantity="0",
-        filled_notional="0", updated_at_ns=1_700_000_000_000_000_000 + version,
-    )  # fmt: skip
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from services.order_gateway.intake import Intake
 from services.order_gateway.items import Change
 from services.order_gateway.memory import OrderMemory
 from services.order_gateway.store import OrderStore, StateChange
-from tests.support.records import insert_orders
+from tests.support.records import insert_orders, update_of
 
 OPEN = order_pb2.ORDER_STATUS_OPEN
 
@@ -54,10 +54,7 @@ def intake(store: OrderStore, *, away: bool = False, patience_s: float = 10) -> 
 
 def reduced(order_id: str, version: int, *, releases: int) -> order_events_pb2.OrderUpdate:
     """An order that has been reduced so often, and has freed something each time."""
-    update = order_events_pb2.OrderUpdate(
-        order_id=order_id, version=version, status=OPEN, quantity="1", filled_quantity="0", filled_notional="0",
-        updated_at_ns=1_700_000_000_000_000_000 + version,
-    )  # fmt: skip
+    update = update_of(order_id, "", version, OPEN)
     for number in range(releases):
         update.releases.add(asset="USDT", amount="1", key=f"{order_id}/{number}")
     return update
